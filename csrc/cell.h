@@ -1,0 +1,86 @@
+// The arithmetic of one cell, written once for any value type V that has + - * / and these functions:
+//   broadcast<V>(number), scaled(v, number), hyperbolic_tangent(v), logistic(v),
+//   select_negative(v, a, b) = v < 0 ? a : b.
+// A target supplies them for its vectors (or scalars).
+#pragma once
+#include "plan.h"
+
+namespace cube {
+namespace {
+
+template <class V>
+struct ValueAndSlope {
+  V value;
+  V slope;
+};
+
+// Hidden activations; gelu is the tanh form (Hendrycks and Gimpel, 2016, eq. 2).
+template <Activation kind, class V>
+inline ValueAndSlope<V> activate(V h) {
+  const V one = broadcast<V>(1);
+  if constexpr (kind == Activation::relu) {
+    return {select_negative(h, V{}, h), select_negative(h, V{}, select_negative(-h, one, V{}))};
+  } else if constexpr (kind == Activation::tanh) {
+    const V t = hyperbolic_tangent(h);
+    return {t, one - t * t};
+  } else if constexpr (kind == Activation::silu) {
+    const V s = logistic(h);
+    return {h * s, s * (one + h * (one - s))};
+  } else {
+    const auto root = 0.79788456080286535588;  // sqrt(2 / pi)
+    const auto cubic = 0.044715;
+    const V square = h * h;
+    const V t = hyperbolic_tangent(scaled(h, root) * (one + scaled(square, cubic)));
+    const V half = scaled(one + t, 0.5);
+    return {h * half, half + scaled(h, 0.5) * (one - t * t) * scaled(one + scaled(square, 3 * cubic), root)};
+  }
+}
+
+template <Squash kind, class V>
+inline ValueAndSlope<V> squash(V delta) {
+  const V one = broadcast<V>(1);
+  if constexpr (kind == Squash::tanh) {
+    const V t = hyperbolic_tangent(delta);
+    return {t, one - t * t};
+  } else {
+    return {delta, one};
+  }
+}
+
+// The new state of a cell from its state x and the heads' outputs.
+template <Update kind, Squash squash_kind, class V>
+inline V updated(V x, V delta, V gate, double step_size) {
+  const V target = squash<squash_kind>(delta).value;
+  if constexpr (kind == Update::residual) {
+    return x + scaled(target, step_size);
+  } else if constexpr (kind == Update::replace) {
+    return target;
+  } else {
+    return x + logistic(gate) * (target - x);
+  }
+}
+
+template <class V>
+struct UpdateGradient {
+  V state;
+  V delta;
+  V gate;
+};
+
+// The vector-Jacobian product of `updated` with the gradient g of the new state.
+template <Update kind, Squash squash_kind, class V>
+inline UpdateGradient<V> updated_gradient(V x, V delta, V gate, double step_size, V g) {
+  const V one = broadcast<V>(1);
+  const auto target = squash<squash_kind>(delta);
+  if constexpr (kind == Update::residual) {
+    return {g, scaled(g * target.slope, step_size), V{}};
+  } else if constexpr (kind == Update::replace) {
+    return {V{}, g * target.slope, V{}};
+  } else {
+    const V s = logistic(gate);
+    return {g * (one - s), g * s * target.slope, g * (target.value - x) * s * (one - s)};
+  }
+}
+
+}  // namespace
+}  // namespace cube

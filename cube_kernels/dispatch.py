@@ -1,0 +1,42 @@
+"""The one place that decides which backend runs a call.
+
+Each backend is a module with a predicate ``why_not``, which returns None or the reason it cannot. The same
+predicate serves the automatic choice, a forced choice and ``python -m cube_kernels.info``.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+import torch
+
+from cube_kernels.backends import native, reference
+from cube_kernels.checks import check_choice
+from cube_kernels.lattice import Lattice
+from cube_kernels.rule import Rule
+
+BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native, reference)}
+"""Every backend by name, in the order in which the automatic choice tries them."""
+
+BACKEND_VARIABLE = "CUBE_KERNELS_BACKEND"
+
+
+def choose(backend: str, lattice: Lattice, rule: Rule, dtype: torch.dtype, device: torch.device) -> ModuleType:
+    """The backend for such a call: the first that can for ``"auto"``, unless ``CUBE_KERNELS_BACKEND`` names
+    one; otherwise the named one.
+
+    Raises:
+        ValueError: an unknown name.
+        RuntimeError: the named backend cannot run the call; the message gives its reason.
+    """
+    owner, source = "cube_kernels", "backend"
+    if backend == "auto":
+        backend, source = os.environ.get(BACKEND_VARIABLE, "auto"), BACKEND_VARIABLE
+    check_choice(owner, source, backend, ["auto", *BACKENDS])
+    if backend == "auto":
+        return next(b for b in BACKENDS.values() if b.why_not(lattice, rule, dtype, device) is None)
+    reason = BACKENDS[backend].why_not(lattice, rule, dtype, device)
+    if reason is not None:
+        raise RuntimeError(f"{owner}: {source} is {backend!r}, but it cannot run this call: {reason}")
+    return BACKENDS[backend]
