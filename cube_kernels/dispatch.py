@@ -22,13 +22,17 @@ BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native,
 BACKEND_VARIABLE = "CUBE_KERNELS_BACKEND"
 
 
+class BackendUnavailable(RuntimeError):
+    """The backend that was asked for cannot run the call; the message gives its reason."""
+
+
 def choose(backend: str, lattice: Lattice, rule: Rule, dtype: torch.dtype, device: torch.device) -> ModuleType:
     """The backend for such a call: the first that can for ``"auto"``, unless ``CUBE_KERNELS_BACKEND`` names
     one; otherwise the named one.
 
     Raises:
         ValueError: an unknown name.
-        RuntimeError: the named backend cannot run the call; the message gives its reason.
+        BackendUnavailable: the named backend cannot run the call.
     """
     owner, source = "cube_kernels", "backend"
     if backend == "auto":
@@ -38,5 +42,5 @@ def choose(backend: str, lattice: Lattice, rule: Rule, dtype: torch.dtype, devic
         return next(b for b in BACKENDS.values() if b.why_not(lattice, rule, dtype, device) is None)
     reason = BACKENDS[backend].why_not(lattice, rule, dtype, device)
     if reason is not None:
-        raise RuntimeError(f"{owner}: {source} is {backend!r}, but it cannot run this call: {reason}")
+        raise BackendUnavailable(f"{owner}: {source} is {backend!r}, but it cannot run this call: {reason}")
     return BACKENDS[backend]

@@ -74,7 +74,7 @@ def rollout(
     Raises:
         ValueError, TypeError: a shape, dtype, device or option that does not fit; the message names it and the
             right ones.
-        RuntimeError: the named backend cannot run this call; the message says why.
+        BackendUnavailable: the named backend cannot run this call; the message says why.
     """
     if checkpoint_every is None:
         checkpoint_every = max(1, math.isqrt(max(steps - 1, 0)) + 1) if steps else 1

@@ -57,7 +57,7 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
         percepts = cells[:, table[1:]].transpose(1, 2)  # [B, cells, offsets - 1, C]
     else:
         percepts = torch.einsum("bonc,poc->bnpc", cells[:, table], filters)
-    return percepts.reshape(*x.shape[:4], -1)
+    return percepts.flatten(2).unflatten(1, lattice.shape)
 
 
 def step(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule, drive: Tensor | None) -> Tensor:

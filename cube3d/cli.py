@@ -1,0 +1,118 @@
+"""The command line: ``cube3d train | evaluate | report | ask``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cube3d.config import Settings, load_settings
+from cube3d.errors import UserError
+from cube_kernels import BackendUnavailable
+
+# Each command imports what it needs when it runs: transformers takes seconds.
+
+
+def _train(options: argparse.Namespace) -> None:
+    from cube3d import run as runs
+
+    if options.resume:
+        run = runs.load(options.out)
+        if options.config or options.overrides:
+            _require_same(run.settings, load_settings(options.config, options.overrides), options.out)
+    else:
+        run = runs.start(options.out, load_settings(options.config, options.overrides))
+    runs.train(run)
+    print(f"trained: {run.model_folder}; next: cube3d evaluate {options.out}")
+
+
+def _require_same(saved: Settings, given: Settings, folder: Path) -> None:
+    old, new = saved.model_dump(), given.model_dump()
+    differing = [
+        f"{section}.{key}" if isinstance(old[section], dict) else section
+        for section in old
+        for key in (old[section] if isinstance(old[section], dict) else [section])
+        if (old[section][key] != new[section][key] if isinstance(old[section], dict) else old[section] != new[section])
+    ]
+    if differing:
+        raise UserError(f"{folder}: its checkpoints are of another configuration: {', '.join(differing)} differ")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from cube3d import run as runs
+    from cube3d.evaluate import evaluate, table
+    from cube3d.report import write_report
+
+    run = runs.load(options.run)
+    results = evaluate(run.model, run.parts, run.settings, run.baselines_folder)
+    run.save_results("metrics", results)
+    print(table(results))
+    print(f"report: {write_report(run)}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from cube3d import run as runs
+    from cube3d.report import write_report
+
+    print(write_report(runs.load(options.run)))
+
+
+def _ask(options: argparse.Namespace) -> None:
+    from cube3d import run as runs
+    from cube3d.answer import ask
+
+    for answer in ask(runs.load(options.run), options.question, options.count):
+        print(f"{answer.score:.3f}  {answer.text}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cube3d", description="Train a 3D lattice to carry questions to answers.")
+    commands = parser.add_subparsers(required=True, metavar="train | evaluate | report | ask")
+
+    train = commands.add_parser("train", help="train a cube and audit the run")
+    train.add_argument("--config", type=Path, help="YAML file; the defaults without")
+    train.add_argument("--out", type=Path, required=True, help="folder of the run")
+    train.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    train.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as cube.steps=8")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure the cube and its baselines; table, JSON and report")
+    evaluate.add_argument("run", type=Path)
+    evaluate.set_defaults(command=_evaluate)
+
+    report = commands.add_parser("report", help="write report.html anew")
+    report.add_argument("run", type=Path)
+    report.set_defaults(command=_report)
+
+    ask = commands.add_parser("ask", help="the best answers to a question")
+    ask.add_argument("run", type=Path)
+    ask.add_argument("question")
+    ask.add_argument("--count", type=_positive, default=3, help="how many answers (3)")
+    ask.set_defaults(command=_ask)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; a user's error is one message on stderr and exit status 2."""
+    options = _parser().parse_args(arguments)
+    # Read when transformers is imported: its bars and notices would drown the run's own lines.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        options.command(options)
+    except (UserError, BackendUnavailable) as error:
+        print(f"cube3d: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

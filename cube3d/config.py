@@ -1,0 +1,189 @@
+"""One typed configuration of a run: a YAML file, overrides on the command line, unknown keys an error."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cube3d.data import BUNDLED
+from cube3d.errors import UserError
+from cube_kernels import Lattice, Rule
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 3e-3 for a string; here it is a number, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSettings(Section):
+    pairs: list[str] = [BUNDLED]
+    """Files of pairs, or "bundled"."""
+    validation: float = Field(0.15, gt=0, lt=1)
+    """Share of the answer groups that choose when to stop."""
+    test: float = Field(0.25, gt=0, lt=1)
+    """Share of the answer groups that nothing but the evaluation sees."""
+
+
+class TeacherSettings(Section):
+    model: str = "minilm"
+    """The embedded "minilm", a folder, or the name of a model on the Hugging Face hub."""
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    """Mean over the tokens, the first token, or the last one."""
+    max_length: int = Field(256, ge=2)
+    """Tokens of a text that are read."""
+    batch_size: int = Field(32, ge=1)
+
+
+class CubeSettings(Section):
+    shape: list[int] = Field([2, 2, 2], min_length=3, max_length=3)
+    channels: int = 32
+    neighborhood: str = "von_neumann"
+    radius: int = 1
+    boundary: str = "walls"
+    perception: str = "depthwise"
+    filters: int = 1
+    hidden: int = 64
+    activation: str = "gelu"
+    update: str = "gated"
+    steps: int = Field(4, ge=0)
+    lift: Literal["per_cell", "shared"] = "per_cell"
+    backend: str = "auto"
+    checkpoint_every: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> CubeSettings:
+        self.lattice()
+        self.rule()
+        return self
+
+    def lattice(self) -> Lattice:
+        depth, height, width = self.shape
+        return Lattice((depth, height, width), self.channels, self.neighborhood, self.radius, self.boundary)
+
+    def rule(self) -> Rule:
+        return Rule(
+            perception=self.perception,
+            filters=self.filters,
+            hidden=self.hidden,
+            activation=self.activation,
+            update=self.update,
+        )
+
+
+class LossSettings(Section):
+    cosine: float = Field(1.0, ge=0)
+    """Weight of the cosine distance to the true answer."""
+    info_nce: float = Field(1.0, ge=0)
+    """Weight of InfoNCE over the answers of the batch."""
+    temperature: float = Field(0.1, gt=0)
+    """Where the learned temperature of InfoNCE starts."""
+
+    @model_validator(mode="after")
+    def _some(self) -> LossSettings:
+        if self.cosine == self.info_nce == 0:
+            raise ValueError("every loss has weight 0; give cosine or info_nce a positive weight")
+        return self
+
+
+class TrainingSettings(Section):
+    epochs: int = Field(40, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises; it falls along a half cosine after."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    patience: int = Field(10, ge=1)
+    """Epochs without a lower validation loss after which training stops."""
+
+
+class Settings(Section):
+    """Everything that decides the outcome of a run."""
+
+    seed: int = Field(0, ge=0)
+    data: DataSettings = DataSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    cube: CubeSettings = CubeSettings()
+    loss: LossSettings = LossSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def parse_settings(values: dict[str, Any], origin: str) -> Settings:
+    """Settings from nested dictionaries.
+
+    Raises:
+        UserError: an unknown key (the message names the valid ones), a wrong type or value.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{origin}: {_explain(e, values)}" for e in error.errors())) from error
+
+
+def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
+    """Settings from a YAML file (None: the defaults) and overrides ``section.key=value``, the value in YAML.
+
+    Raises:
+        UserError: a file that cannot be read, an override without "=", and what :func:`parse_settings` raises.
+    """
+    values: Any = {}
+    if path is not None:
+        try:
+            values = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not YAML ({error})") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: expected sections such as {', '.join(Settings.model_fields)}")
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"override {override!r}: expected section.key=value, such as cube.steps=8")
+        target = values
+        *sections, key = name.split(".")
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise UserError(f"override {override!r}: {section!r} is a value, not a section")
+        try:
+            target[key] = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise UserError(f"override {override!r}: the value is not YAML ({error})") from error
+    return parse_settings(values, "configuration" if path is None else str(path))
+
+
+def dump_settings(settings: Settings) -> str:
+    """The resolved settings as YAML that :func:`load_settings` reads back."""
+    return yaml.safe_dump(settings.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def _explain(error: Any, values: dict[str, Any]) -> str:
+    """One problem that pydantic found, with the valid keys where a key is unknown."""
+    *sections, key = error["loc"] or ("",)
+    if error["type"] == "extra_forbidden":
+        model: Any = Settings
+        for section in sections:
+            model = model.model_fields[section].annotation
+        valid = list(model.model_fields)
+        close = difflib.get_close_matches(str(key), valid, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        where = ".".join(map(str, sections)) or "the top level"
+        return f"unknown key {key!r} in {where}{hint}; valid: {', '.join(valid)}"
+    name = ".".join(map(str, error["loc"]))
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" + ("" if error["type"] == "value_error" else f", got {error['input']!r}")

@@ -1,0 +1,100 @@
+"""How well predicted vectors meet their answers, with intervals over answer groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cube3d.vectors import Part
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 5000
+
+
+def ranks(prediction: Tensor, part: Part) -> Tensor:
+    """Rank of the true answer of each prediction in the part's bank, by cosine: ``[N]``, float64, 1 is best.
+
+    Several answers of one group count as one, at the best of their places. A tie takes the mean of its
+    places, so that a constant prediction gains nothing by it.
+    """
+    similarity = F.normalize(prediction.double(), dim=-1) @ F.normalize(part.bank.double(), dim=-1).T
+    relevant = part.group[:, None] == part.bank_group[None, :]
+    best = similarity.masked_fill(~relevant, -2).max(dim=1, keepdim=True).values
+    above = ((similarity > best) & ~relevant).sum(1)
+    level = ((similarity == best) & ~relevant).sum(1)
+    return 1 + above.double() + level.double() / 2
+
+
+def per_question(prediction: Tensor, part: Part, center: Tensor) -> dict[str, Floats]:
+    """Each metric for each question, ``[N]``.
+
+    Args:
+        prediction: ``[N, dim]``.
+        part: the questions, their answers and the bank.
+        center: mean of the training answers, ``[dim]``, taken off both sides for ``centered_cosine``, since
+            the vectors of one teacher share a large common component.
+    """
+    rank = ranks(prediction, part)
+    values = {
+        "cosine": F.cosine_similarity(prediction, part.answer, dim=-1),
+        "centered_cosine": F.cosine_similarity(prediction - center, part.answer - center, dim=-1),
+        "mrr": 1 / rank,
+        **{f"recall@{k}": (rank <= k).double() for k in (1, 5, 10)},
+    }
+    return {name: value.double().numpy() for name, value in values.items()}
+
+
+METRICS = ("cosine", "centered_cosine", "mrr", "recall@1", "recall@5", "recall@10")
+
+
+def anisotropy(prediction: Tensor) -> float:
+    """Mean cosine between different predictions: 1 where all point one way (Ethayarajh, 2019)."""
+    unit = F.normalize(prediction.double(), dim=-1)
+    n = len(unit)
+    return ((unit.sum(0).square().sum() - n) / (n * (n - 1))).item()
+
+
+def effective_dimensions(prediction: Tensor) -> float:
+    """Participation ratio ``(Σ λ)² / Σ λ²`` of the covariance's eigenvalues: near 0 where predictions collapse."""
+    values = torch.linalg.svdvals((prediction - prediction.mean(0)).double()).square()
+    return (values.sum().square() / values.square().sum().clamp_min(1e-30)).item()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over questions with its 95 % bootstrap interval over answer groups."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Bootstrap:
+    """Resamples of the answer groups, the same for every metric and method, so that differences are paired.
+
+    Percentile intervals (Efron and Tibshirani, 1993, ch. 13): groups are drawn with replacement, each with
+    all its questions.
+
+    Args:
+        group: answer group of each question, ``[N]``.
+        seed: of the draws.
+    """
+
+    def __init__(self, group: Tensor, seed: int) -> None:
+        _, self.index = np.unique(group.numpy(), return_inverse=True)
+        groups = int(self.index.max()) + 1
+        generator = np.random.default_rng(seed)
+        self.draws = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(float)
+        self.weights = self.draws @ np.bincount(self.index, minlength=groups)
+
+    def estimate(self, values: Floats) -> Estimate:
+        """Mean and interval of per-question values ``[N]``; of a difference, give the differences."""
+        means = self.draws @ np.bincount(self.index, weights=values) / self.weights
+        low, high = np.quantile(means, [0.025, 0.975])
+        return Estimate(float(values.mean()), float(low), float(high))

@@ -1,0 +1,174 @@
+"""Models that carry a question's embedding to its answer's, as ``transformers`` models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from cube3d.config import CubeSettings, LossSettings
+from cube3d.errors import UserError
+from cube3d.files import replacing
+from cube3d.losses import Objective
+from cube_kernels import EmbeddingCube
+
+
+@dataclass
+class MappingOutput(ModelOutput):
+    """``prediction`` is ``[B, dim]``; ``loss`` and its unweighted ``parts`` are there if the answers were given."""
+
+    loss: Tensor | None = None
+    prediction: Tensor | None = None
+    parts: dict[str, Tensor] | None = None
+
+
+class MappingConfig(PreTrainedConfig):
+    """What every mapping has: the width of the embeddings and the losses it is trained with."""
+
+    keys_to_ignore_at_inference: ClassVar = ["parts"]
+
+    def __init__(self, dim: int = 384, loss: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self.dim = dim
+        self.loss = LossSettings.model_validate(loss or {}).model_dump()
+        super().__init__(**kwargs)
+
+
+class CubeConfig(MappingConfig):
+    """Adds the cube's settings, as in the run's configuration."""
+
+    model_type = "cube3d"
+
+    def __init__(self, cube: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self.cube = CubeSettings.model_validate(cube or {}).model_dump()
+        super().__init__(**kwargs)
+
+
+class MLPConfig(MappingConfig):
+    """Adds the width of the hidden layer."""
+
+    model_type = "cube3d_mlp"
+
+    def __init__(self, hidden: int = 32, **kwargs: Any) -> None:
+        self.hidden = hidden
+        super().__init__(**kwargs)
+
+
+class MappingModel(PreTrainedModel):
+    """``[B, dim] → [B, dim]`` by ``self.mapping``, with the loss where the answers are given."""
+
+    config: MappingConfig
+    mapping: nn.Module
+
+    def _complete(self) -> None:
+        """The end of every subclass's constructor."""
+        self.objective = Objective(LossSettings(**self.config.loss))
+        self.post_init()
+
+    def forward(
+        self,
+        question_embedding: Tensor,
+        answer_embedding: Tensor | None = None,
+        group: Tensor | None = None,
+    ) -> MappingOutput:
+        """
+        Args:
+            question_embedding: ``[B, dim]``.
+            answer_embedding: ``[B, dim]``, only for the loss.
+            group: answer group of each row, ``[B]``, int64, only for the loss.
+        """
+        prediction = self.mapping(question_embedding)
+        if answer_embedding is None or group is None:
+            return MappingOutput(prediction=prediction)
+        loss, parts = self.objective(prediction, answer_embedding, group)
+        return MappingOutput(loss=loss, prediction=prediction, parts=parts)
+
+    @torch.no_grad()
+    def predict(self, questions: Tensor) -> Tensor:
+        """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``."""
+        self.eval()
+        return torch.cat([self.mapping(batch) for batch in questions.split(1024)])
+
+    def save(self, folder: Path) -> None:
+        """Writes config and safetensors, whole or not at all."""
+        with replacing(folder) as temporary:
+            self.save_pretrained(temporary)
+
+
+class CubeModel(MappingModel):
+    """An :class:`cube_kernels.EmbeddingCube` with its losses."""
+
+    config_class = CubeConfig
+    mapping: EmbeddingCube
+
+    def __init__(self, config: CubeConfig) -> None:
+        super().__init__(config)
+        cube = CubeSettings(**config.cube)
+        self.mapping = EmbeddingCube(
+            config.dim,
+            cube.lattice(),
+            cube.rule(),
+            cube.steps,
+            lift=cube.lift,
+            backend=cube.backend,
+            checkpoint_every=cube.checkpoint_every,
+        )
+        self._complete()
+
+    @torch.no_grad()
+    def trajectory(self, questions: Tensor) -> Tensor:
+        """The lattice's states from the first to the last, ``[steps + 1, N, D, H, W, C]``."""
+        states = [self.mapping.place(questions)]
+        for _ in range(self.mapping.layer.steps):
+            states.append(self.mapping.layer(states[-1], steps=1))
+        return torch.stack(states)
+
+
+class ResidualMLP(nn.Module):
+    """``e + rms(e) · W2 gelu(W1 e/rms(e) + b1) + b2``, the identity at the start, as the cube is."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.to_hidden = nn.Linear(dim, hidden)
+        self.to_output = nn.Linear(hidden, dim)
+        nn.init.zeros_(self.to_output.weight)
+        nn.init.zeros_(self.to_output.bias)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        scale = embedding.square().mean(dim=1, keepdim=True).sqrt()
+        return embedding + scale * self.to_output(F.gelu(self.to_hidden(embedding / scale), approximate="tanh"))
+
+
+class MLPModel(MappingModel):
+    """A residual perceptron with one hidden layer: the baseline of equal size."""
+
+    config_class = MLPConfig
+    mapping: ResidualMLP
+
+    def __init__(self, config: MLPConfig) -> None:
+        super().__init__(config)
+        self.mapping = ResidualMLP(config.dim, config.hidden)
+        self._complete()
+
+
+def load_model(kind: type[MappingModel], folder: Path) -> MappingModel:
+    """A model that :meth:`MappingModel.save` wrote.
+
+    Raises:
+        UserError: the folder is missing or damaged, or holds another kind of model.
+    """
+    try:
+        model, report = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
+        raise UserError(f"{folder}: not a {kind.__name__}: {error}") from error
+    if report["missing_keys"] or report["unexpected_keys"]:
+        problems = {name: sorted(report[name]) for name in ("missing_keys", "unexpected_keys") if report[name]}
+        raise UserError(f"{folder}: not a whole {kind.__name__}: {problems}")
+    return model.eval()

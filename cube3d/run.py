@@ -1,0 +1,186 @@
+"""A run's folder: what training writes, and evaluation, report and answering read.
+
+::
+
+    config.yaml      the resolved settings
+    pairs.jsonl      the pairs as they were read, with part and answer group
+    model/           the trained cube
+    history.json     the Trainer's log
+    audit.json       the checks the run made of itself
+    training/        checkpoints
+    baselines/       the trained baselines
+    metrics.json     results of the evaluation
+    report.html      all of it for a reader
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cube3d.audit import Check, check_rollout, check_split, require
+from cube3d.config import Settings, dump_settings, load_settings
+from cube3d.data import Pair, Split, answer_groups, read_pairs, split_by_group
+from cube3d.errors import UserError
+from cube3d.files import load_json, save_json, save_text
+from cube3d.model import CubeConfig, CubeModel, load_model
+from cube3d.teachers import Teacher
+from cube3d.vectors import Parts, embed_parts
+
+PART_NAMES = tuple(field.name for field in fields(Split))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that :func:`start` made, opened."""
+
+    folder: Path
+    settings: Settings
+    pairs: list[Pair]
+    groups: list[int]
+    split: Split
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def training_folder(self) -> Path:
+        return self.folder / "training"
+
+    @property
+    def baselines_folder(self) -> Path:
+        return self.folder / "baselines"
+
+    @property
+    def report_file(self) -> Path:
+        return self.folder / "report.html"
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        return Teacher(self.settings.teacher)
+
+    @cached_property
+    def parts(self) -> Parts:
+        return embed_parts(self.pairs, self.groups, self.split, self.teacher)
+
+    @cached_property
+    def model(self) -> CubeModel:
+        """The trained cube.
+
+        Raises:
+            UserError: training has not ended, or the folder is damaged.
+        """
+        if not self.model_folder.is_dir():
+            raise UserError(f"{self.folder}: training has not ended; `cube3d train --resume --out {self.folder}`")
+        model = load_model(CubeModel, self.model_folder)
+        assert isinstance(model, CubeModel)
+        return model
+
+    def results(self, name: str) -> Any:
+        """``history``, ``audit`` or ``metrics`` as it was saved.
+
+        Raises:
+            UserError: it is not there yet.
+        """
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            command = "evaluate" if name == "metrics" else "train"
+            raise UserError(f"{path}: not there yet; `cube3d {command}` writes it")
+        return load_json(path)
+
+    def save_results(self, name: str, value: Any) -> None:
+        save_json(self.folder / f"{name}.json", value)
+
+
+def start(folder: Path, settings: Settings) -> Run:
+    """A new run: reads the pairs, splits them, and writes settings and pairs to the folder.
+
+    Raises:
+        UserError: the folder holds a run already, or the pairs cannot be read or split.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; name another folder, or go on with `cube3d train --resume`")
+    pairs = read_pairs(settings.data.pairs)
+    groups = answer_groups(pairs)
+    split = split_by_group(groups, pairs, settings.data.validation, settings.data.test, settings.seed)
+    part_of = {i: name for name in PART_NAMES for i in getattr(split, name)}
+    records = [{**asdict(p), "part": part_of[i], "answer_group": groups[i]} for i, p in enumerate(pairs)]
+    save_text(folder / "pairs.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    save_text(folder / "config.yaml", dump_settings(settings))
+    return Run(folder, settings, pairs, groups, split)
+
+
+def load(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        UserError: the folder holds no run, or a damaged one.
+    """
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"{folder}: holds no run; `cube3d train --out {folder}` makes one")
+    settings = load_settings(folder / "config.yaml")
+    pairs, groups = [], []
+    split = Split([], [], [])
+    path = folder / "pairs.jsonl"
+    try:
+        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+            record = json.loads(line)
+            getattr(split, record.pop("part")).append(i)
+            groups.append(int(record.pop("answer_group")))
+            pairs.append(Pair(**record))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: damaged: {error!r}") from error
+    return Run(folder, settings, pairs, groups, split)
+
+
+def train(run: Run, progress: bool = True) -> None:
+    """Trains the run's cube and writes model, history and audit; goes on from a checkpoint if there is one.
+
+    Raises:
+        UserError: an audit failed (``audit.json`` says which; no model is saved), the embedding does not fill
+            the cube, or what :func:`cube3d.trainer.fit` raises.
+    """
+    from cube3d.trainer import fit
+
+    checks: list[Check] = [check_split(run.pairs, run.groups, run.split)]
+    require(checks)
+    model = new_model(run)
+    trained = fit(
+        model,
+        run.parts.train,
+        run.parts.validation,
+        run.settings.training,
+        run.training_folder,
+        run.settings.seed,
+        progress,
+    )
+    checks += trained.checks
+    if run.settings.cube.steps > 0:
+        checks.append(check_rollout(model, run.parts.validation.question))
+    run.save_results("history", trained.history)
+    run.save_results("audit", [check.as_dict() for check in checks])
+    require(checks)
+    model.save(run.model_folder)
+
+
+def new_model(run: Run) -> CubeModel:
+    """The run's cube before training: the same for the same seed."""
+    torch.manual_seed(run.settings.seed)
+    dim = run.parts.train.question.shape[1]
+    try:
+        return CubeModel(
+            CubeConfig(dim=dim, cube=run.settings.cube.model_dump(), loss=run.settings.loss.model_dump())
+        )
+    except ValueError as error:
+        model = run.settings.teacher.model
+        raise UserError(f"no such cube for the {dim} dimensions of teacher {model!r}: {error}") from error

@@ -1,0 +1,189 @@
+"""Training of a mapping by ``transformers.Trainer``. Importing this takes seconds: do it late."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
+
+from cube3d.audit import Check, check_gradients, check_moved
+from cube3d.config import TrainingSettings
+from cube3d.errors import UserError
+from cube3d.metrics import ranks
+from cube3d.model import MappingModel
+from cube3d.vectors import Part
+
+CHECKPOINT_PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left: the Trainer's log, and the audit of the parameters."""
+
+    history: list[dict[str, float]]
+    checks: list[Check]
+
+
+class GradientWatch(TrainerCallback, ExportableState):
+    """Notes which parameters ever got a gradient that was not zero."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for name, parameter in kwargs["model"].named_parameters():
+            if name not in self.seen and parameter.grad is not None and parameter.grad.any():
+                self.seen.append(name)
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {}, "attributes": {"seen": self.seen}}
+
+
+class EpochLine(TrainerCallback):
+    """One line an epoch on the terminal."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        print(
+            f"epoch {round(state.epoch):3d}/{args.num_train_epochs:.0f}  step {state.global_step:5d}  "
+            f"loss {losses[-1]:.4f}  validation loss {metrics['eval_loss']:.4f}  MRR {metrics['eval_mrr']:.4f}",
+            flush=True,
+        )
+
+
+class MappingTrainer(Trainer):
+    """Logs each loss beside the total, and stops at a loss that is not a number."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._parts: dict[str, list[float]] = defaultdict(list)
+
+    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        for name, part in outputs.parts.items():
+            value = part.item()
+            if not math.isfinite(value):
+                raise UserError(f"loss {name} is {value} at step {self.state.global_step}; training stopped")
+            if model.training:
+                self._parts[name].append(value)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            logs |= {f"loss_{name}": sum(values) / len(values) for name, values in self._parts.items()}
+            self._parts.clear()
+        super().log(logs, *args, **kwargs)
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints whose saving ended, oldest first. The Trainer writes ``trainer_state.json`` last, so one
+    that was killed while saving lacks it or has half of it."""
+    complete = []
+    for path in folder.glob(f"{CHECKPOINT_PREFIX}*"):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        complete.append(path)
+    return sorted(complete, key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)))
+
+
+def fit(
+    model: MappingModel,
+    train: Part,
+    validation: Part,
+    settings: TrainingSettings,
+    folder: Path,
+    seed: int,
+    progress: bool = False,
+) -> Trained:
+    """Trains the model in place and leaves it at its lowest validation loss.
+
+    A checkpoint is kept every epoch, the newest and the best. Where the folder holds some, training goes on
+    from the newest whole one, bit for bit: model, optimizer, schedule, random states, data order and early
+    stopping.
+
+    Args:
+        model: as its constructor left it, the same when going on.
+        train, validation: what is learned from, and what decides when to stop.
+        settings: optimizer, schedule and patience.
+        folder: for the checkpoints.
+        seed: of the data order.
+        progress: print a line an epoch.
+
+    Raises:
+        UserError: a checkpoint could not be saved, or a loss is not a number.
+    """
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
+    checkpoints = complete_checkpoints(folder)
+    trainer = _trainer(model, train, validation, settings, folder, seed)
+    if progress:
+        trainer.add_callback(EpochLine())
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    except (OSError, SafetensorError) as error:
+        kept = complete_checkpoints(folder)
+        hint = f"{kept[-1].name} is whole: make room and resume" if kept else "there is no earlier checkpoint"
+        raise UserError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
+    watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, GradientWatch))
+    checks = [check_gradients(list(start), set(watch.seen)), check_moved(start, dict(model.named_parameters()))]
+    return Trained(trainer.state.log_history, checks)
+
+
+def _trainer(
+    model: MappingModel, train: Part, validation: Part, settings: TrainingSettings, folder: Path, seed: int
+) -> MappingTrainer:
+
+    def validation_metrics(outputs: EvalPrediction) -> dict[str, float]:
+        prediction = torch.from_numpy(outputs.predictions)
+        return {"mrr": (1 / ranks(prediction, validation)).mean().item()}
+
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=1024,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        max_grad_norm=settings.max_grad_norm,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        # The loss, not the MRR: over some dozens of validation groups the MRR moves in steps as large as the
+        # gains that it should tell apart.
+        metric_for_best_model="loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        # The data set's keys are the model's arguments; nothing is to be dropped or renamed.
+        remove_unused_columns=False,
+        label_names=["answer_embedding", "group"],
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        use_cpu=True,
+    )
+    trainer = MappingTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        compute_metrics=validation_metrics,
+        callbacks=[GradientWatch(), EarlyStoppingCallback(early_stopping_patience=settings.patience)],
+    )
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    return trainer

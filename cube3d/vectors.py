@@ -1,0 +1,73 @@
+"""Pairs as vectors: what training and evaluation work on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cube3d.data import Pair, Split, normalized
+from cube3d.teachers import Teacher, embed
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Dataset[dict[str, Tensor]]):
+    """Pairs as unit vectors, with the bank of their distinct answers.
+
+    Attributes:
+        pairs: the ``N`` pairs.
+        question, answer: ``[N, dim]``.
+        group: answer group of each pair, ``[N]``, int64.
+        bank: ``[A, dim]``, one row for each distinct answer.
+        bank_group: ``[A]``.
+        bank_text: the ``A`` answers.
+    """
+
+    pairs: list[Pair]
+    question: Tensor
+    answer: Tensor
+    group: Tensor
+    bank: Tensor
+    bank_group: Tensor
+    bank_text: list[str]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {
+            "question_embedding": self.question[index],
+            "answer_embedding": self.answer[index],
+            "group": self.group[index],
+        }
+
+
+@dataclass(frozen=True)
+class Parts:
+    train: Part
+    validation: Part
+    test: Part
+
+
+def embed_part(pairs: Sequence[Pair], groups: Sequence[int], teacher: Teacher) -> Part:
+    """The pairs as vectors; the cache makes a second call cheap."""
+    first = {normalized(pair.answer): i for i, pair in reversed(list(enumerate(pairs)))}
+    rows = sorted(first.values())
+    vectors = embed(teacher, [p.question for p in pairs] + [p.answer for p in pairs])
+    question, answer = vectors[: len(pairs)], vectors[len(pairs) :]
+    group = torch.tensor(groups)
+    bank_text = [pairs[i].answer for i in rows]
+    return Part(list(pairs), question, answer, group, answer[rows], group[rows], bank_text)
+
+
+def embed_parts(pairs: Sequence[Pair], groups: Sequence[int], split: Split, teacher: Teacher) -> Parts:
+    """Each part of the split as vectors."""
+    embed(teacher, [p.question for p in pairs] + [p.answer for p in pairs])  # all at once, into the cache
+    parts = {
+        name: embed_part([pairs[i] for i in indices], [groups[i] for i in indices], teacher)
+        for name, indices in vars(split).items()
+    }
+    return Parts(**parts)

@@ -1,0 +1,105 @@
+"""Every backend gives what the reference gives in float64: the result and every gradient, over all switches."""
+
+import pytest
+import torch
+from tests.conformance.cases import STEPS, Case, all_cases, assert_close, draw_inputs, make_inputs, run, short_cases
+from tests.conftest import native_isas
+
+# A value is a few hundred rounded operations deep, and a bias gradient sums a few hundred terms of both signs:
+# 512 units of rounding. A wrong tap, mask or index is off by a tenth or more.
+TOLERANCE = {dtype: 512 * torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32)}
+
+short = pytest.mark.parametrize("case", short_cases(), ids=str)
+dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+
+
+def check(case: Case, dtype: torch.dtype, backend: str, **options) -> None:
+    inputs = make_inputs(case, dtype)
+    truth = run(case, inputs.map(torch.Tensor.double), "reference")
+    assert_close(run(case, inputs, backend, **options), truth, TOLERANCE[dtype])
+
+
+@short
+@dtypes
+@pytest.mark.parametrize("isa", native_isas())
+def test_native_agrees_with_reference(case, dtype, isa, poisoned, monkeypatch):
+    monkeypatch.setenv("CUBE_KERNELS_ISA", isa)
+    check(case, dtype, "native")
+
+
+@short
+def test_reference_in_float32_agrees_with_itself_in_float64(case):
+    check(case, torch.float32, "reference")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("isa", native_isas())
+@dtypes
+def test_native_agrees_over_the_whole_grid(dtype, isa, poisoned, monkeypatch):
+    monkeypatch.setenv("CUBE_KERNELS_ISA", isa)
+    for case in all_cases():
+        try:
+            check(case, dtype, "native")
+        except AssertionError as error:
+            raise AssertionError(f"{case}: {error}") from error
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("case", short_cases(12), ids=str)
+def test_non_contiguous_inputs_give_the_same(case, backend):
+    inputs = make_inputs(case, torch.float64)
+    strided = inputs.map(lambda t: torch.stack([t, t * 0], dim=-1)[..., 0])
+    assert not strided.x.is_contiguous()
+    assert_close(run(case, strided, backend), run(case, inputs, backend), 1e-15)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("case", short_cases(12), ids=str)
+def test_an_empty_batch_has_zero_gradients(case, backend, poisoned):
+    empty = Case(case.lattice, case.rule, case.drive_batch, batch=0)
+    results = run(empty, make_inputs(empty, torch.float32), backend)
+    assert results.pop("result").shape == (0, *case.lattice.shape, case.lattice.channels)
+    for name, gradient in results.items():
+        assert not gradient.any(), name
+
+
+@pytest.mark.parametrize("case", short_cases(12), ids=str)
+def test_zero_steps_return_a_copy(case, poisoned):
+    for backend in ("native", "reference"):
+        inputs = make_inputs(case, torch.float32)
+        results = run(case, inputs, backend, steps=0)
+        assert torch.equal(results["result"], inputs.x)
+        assert results["result"].data_ptr() != inputs.x.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", short_cases(25), ids=str)
+def test_native_gradients_are_bitwise_the_same_for_every_checkpoint_interval(case, dtype):
+    inputs = draw_inputs(case, dtype)
+    first = run(case, inputs, "native", checkpoint_every=1)
+    for every in range(2, STEPS + 2):
+        other = run(case, inputs, "native", checkpoint_every=every)
+        for name, tensor in first.items():
+            assert torch.equal(other[name], tensor), f"{name} with checkpoint_every={every}"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 40])
+@pytest.mark.parametrize("case", [c for c in short_cases() if c.lattice.cells > 48][:6], ids=str)
+def test_native_results_are_bitwise_the_same_for_every_thread_count(case, batch, threads):
+    case = Case(case.lattice, case.rule, case.drive_batch, batch)
+    inputs = draw_inputs(case, torch.float32)
+    threads(1)
+    first = run(case, inputs, "native")
+    for count in (2, 3, 8):
+        threads(count)
+        other = run(case, inputs, "native")
+        for name, tensor in first.items():
+            assert torch.equal(other[name], tensor), f"{name} with {count} threads"
+
+
+def test_the_short_cases_hold_every_value_of_every_switch():
+    cases, everything = short_cases(), all_cases()
+    for switch in ("neighborhood", "radius", "boundary", "shape"):
+        assert {getattr(c.lattice, switch) for c in cases} == {getattr(c.lattice, switch) for c in everything}
+    for switch in ("perception", "own_state", "activation", "update", "squash", "filters"):
+        assert {getattr(c.rule, switch) for c in cases} == {getattr(c.rule, switch) for c in everything}

@@ -1,0 +1,41 @@
+"""Shared by all tests."""
+
+import math
+
+import pytest
+import torch
+
+from cube_kernels.backends import native
+
+# Warm up each transcendental once: oneMKL resolves them lazily, and a first call from several threads at once
+# has been seen to run a low-accuracy kernel.
+for function in (torch.tanh, torch.exp, torch.sigmoid, torch.erf):
+    function(torch.ones(1))
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh memory holds NaN instead of what happens to lie there, so that a number nobody wrote shows."""
+
+    def poison(make):
+        def made(*args, **kwargs):
+            tensor = make(*args, **kwargs)
+            return tensor.fill_(math.nan) if tensor.dtype.is_floating_point else tensor
+
+        return made
+
+    monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
+    monkeypatch.setattr(torch.Tensor, "new_empty", poison(torch.Tensor.new_empty))
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's number of threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def native_isas() -> list[str]:
+    module, _ = native.extension()
+    return module.supported_isas() if module is not None else []
