@@ -23,8 +23,8 @@ std::vector<const Target*> supported_targets() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     targets.push_back(&cube::avx2_target);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl")) {
       targets.push_back(&cube::avx512_target);
     }
   }
@@ -99,14 +99,15 @@ class NativePlan {
     const Target& target = target_for(isa, item_size);
     py::gil_scoped_release unlocked;
     if (item_size == 4) {
-      target.backward32(plan_, {schedule, rule<float>(weights), at<const float>(state), at<const float>(drive),
-                                at<const float>(checkpoints), at<const float>(result_gradient),
-                                at<float>(state_gradient), at<float>(drive_gradient), rule_gradients<float>(gradients)});
+      target.backward32(plan_,
+                        {schedule, rule<float>(weights), at<const float>(state), at<const float>(drive),
+                         at<const float>(checkpoints), at<const float>(result_gradient), at<float>(state_gradient),
+                         at<float>(drive_gradient), rule_gradients<float>(gradients)});
     } else {
-      target.backward64(plan_, {schedule, rule<double>(weights), at<const double>(state), at<const double>(drive),
-                                at<const double>(checkpoints), at<const double>(result_gradient),
-                                at<double>(state_gradient), at<double>(drive_gradient),
-                                rule_gradients<double>(gradients)});
+      target.backward64(plan_,
+                        {schedule, rule<double>(weights), at<const double>(state), at<const double>(drive),
+                         at<const double>(checkpoints), at<const double>(result_gradient), at<double>(state_gradient),
+                         at<double>(drive_gradient), rule_gradients<double>(gradients)});
     }
   }
 
@@ -169,9 +170,8 @@ PYBIND11_MODULE(_native, m) {
            py::kw_only(), py::arg("shape"), py::arg("channels"), py::arg("offsets"), py::arg("axis_targets"),
            py::arg("filters"), py::arg("own_state"), py::arg("drive"), py::arg("inputs"), py::arg("hidden"),
            py::arg("activation"), py::arg("squash"), py::arg("update"), py::arg("step_size"))
-      .def("isa", [](const NativePlan& plan, const std::string& isa, int item_size) {
-        return plan.target_for(isa, item_size).name;
-      })
+      .def("isa", [](const NativePlan& plan, const std::string& isa,
+                     int item_size) { return plan.target_for(isa, item_size).name; })
       .def("forward", &NativePlan::forward)
       .def("backward", &NativePlan::backward);
 }

@@ -46,9 +46,7 @@ struct Plan {
 static inline int32_t head_count(const Plan& plan) { return plan.update == Update::gated ? 2 : 1; }
 
 // Vectors of `channels` numbers that perception hands to the hidden layer.
-static inline int32_t percept_count(const Plan& plan) {
-  return plan.filters > 0 ? plan.filters : plan.offset_count;
-}
+static inline int32_t percept_count(const Plan& plan) { return plan.filters > 0 ? plan.filters : plan.offset_count; }
 
 // Everything below is in the caller's layout: contiguous, channels last.
 template <class T>

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cube3d.config import Settings, load_settings
 from cube3d.errors import UserError
-from cube_kernels import BackendUnavailable
+from cube_kernels import BackendError
 
 # Each command imports what it needs when it runs: transformers takes seconds.
 
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         options.command(options)
-    except (UserError, BackendUnavailable) as error:
+    except (UserError, BackendError) as error:
         print(f"cube3d: {error}", file=sys.stderr)
         return 2
     return 0

@@ -178,9 +178,7 @@ def new_model(run: Run) -> CubeModel:
     torch.manual_seed(run.settings.seed)
     dim = run.parts.train.question.shape[1]
     try:
-        return CubeModel(
-            CubeConfig(dim=dim, cube=run.settings.cube.model_dump(), loss=run.settings.loss.model_dump())
-        )
+        return CubeModel(CubeConfig(dim=dim, cube=run.settings.cube.model_dump(), loss=run.settings.loss.model_dump()))
     except ValueError as error:
         model = run.settings.teacher.model
         raise UserError(f"no such cube for the {dim} dimensions of teacher {model!r}: {error}") from error

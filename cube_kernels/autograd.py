@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule, RuleParameters
@@ -36,18 +35,20 @@ class Rollout(torch.autograd.Function):
     ) -> Tensor:
         x, drive = x.contiguous(), _contiguous(drive)
         weights = RuleParameters(*map(_contiguous, parameters))  # type: ignore[arg-type]
-        result, checkpoints = backend.forward(
-            x, weights, lattice, rule, drive, steps, checkpoint_every, for_backward
-        )
+        result, checkpoints = backend.forward(x, weights, lattice, rule, drive, steps, checkpoint_every, for_backward)
         if for_backward:
             ctx.save_for_backward(x, drive, checkpoints, *weights)
             ctx.call = (backend, lattice, rule, steps, checkpoint_every)
         return result
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, result_gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, result_gradient: Tensor) -> tuple[Any, ...]:
         backend, lattice, rule, steps, checkpoint_every = ctx.call
+        if torch.is_grad_enabled():  # create_graph=True; the second derivative would silently be zero
+            raise RuntimeError(
+                f"cube_kernels: backend {backend.name!r} is differentiable once; for second derivatives "
+                "(create_graph=True) use backend='reference'"
+            )
         x, drive, checkpoints, *parameters = ctx.saved_tensors
         x_gradient, gradients, drive_gradient = backend.backward(
             result_gradient.contiguous(),

@@ -57,20 +57,10 @@ def check_filters(filters: Tensor | None, shape: tuple[int, ...] | None, x: Tens
         _check_like(filters, "filters", shape, x, owner)
 
 
-def check_call(
-    x: Tensor,
-    parameters: RuleParameters,
-    lattice: Lattice,
-    rule: Rule,
-    drive: Tensor | None,
-    steps: int,
-    checkpoint_every: int,
-) -> None:
+def check_call(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule, drive: Tensor | None) -> None:
     """Raises ValueError or TypeError unless the tensors fit the lattice, the rule and each other."""
     owner = "rollout"
     check_state(x, lattice, owner)
-    check_positive(owner, "steps", steps, least=0)
-    check_positive(owner, "checkpoint_every", checkpoint_every)
     shapes = rule.parameter_shapes(lattice)
     check_filters(parameters.filters, shapes.pop("filters", None), x, owner)
     for name, shape in shapes.items():

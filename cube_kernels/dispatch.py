@@ -22,7 +22,7 @@ BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native,
 BACKEND_VARIABLE = "CUBE_KERNELS_BACKEND"
 
 
-class BackendUnavailable(RuntimeError):
+class BackendError(RuntimeError):
     """The backend that was asked for cannot run the call; the message gives its reason."""
 
 
@@ -32,7 +32,7 @@ def choose(backend: str, lattice: Lattice, rule: Rule, dtype: torch.dtype, devic
 
     Raises:
         ValueError: an unknown name.
-        BackendUnavailable: the named backend cannot run the call.
+        BackendError: the named backend cannot run the call.
     """
     owner, source = "cube_kernels", "backend"
     if backend == "auto":
@@ -42,5 +42,5 @@ def choose(backend: str, lattice: Lattice, rule: Rule, dtype: torch.dtype, devic
         return next(b for b in BACKENDS.values() if b.why_not(lattice, rule, dtype, device) is None)
     reason = BACKENDS[backend].why_not(lattice, rule, dtype, device)
     if reason is not None:
-        raise BackendUnavailable(f"{owner}: {source} is {backend!r}, but it cannot run this call: {reason}")
+        raise BackendError(f"{owner}: {source} is {backend!r}, but it cannot run this call: {reason}")
     return BACKENDS[backend]

@@ -10,7 +10,7 @@ from torch import Tensor
 from cube_kernels import dispatch
 from cube_kernels.autograd import Rollout
 from cube_kernels.backends import reference
-from cube_kernels.checks import check_call, check_filters, check_state
+from cube_kernels.checks import check_call, check_filters, check_positive, check_state
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule, RuleParameters
 
@@ -74,14 +74,16 @@ def rollout(
     Raises:
         ValueError, TypeError: a shape, dtype, device or option that does not fit; the message names it and the
             right ones.
-        BackendUnavailable: the named backend cannot run this call; the message says why.
+        BackendError: the named backend cannot run this call; the message says why.
     """
+    check_positive("rollout", "steps", steps, least=0)
     if checkpoint_every is None:
-        checkpoint_every = max(1, math.isqrt(max(steps - 1, 0)) + 1) if steps else 1
-    check_call(x, parameters, lattice, rule, drive, steps, checkpoint_every)
+        checkpoint_every = math.isqrt(max(steps - 1, 0)) + 1  # ⌈√steps⌉
+    check_call(x, parameters, lattice, rule, drive)
+    check_positive("rollout", "checkpoint_every", checkpoint_every)
     chosen = dispatch.choose(backend, lattice, rule, x.dtype, x.device)
     if chosen is reference:
         return reference.rollout(x, parameters, lattice, rule, drive, steps, checkpoint_every)
     tensors = (x, drive, *parameters)
     for_backward = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    return Rollout.apply(chosen, lattice, rule, steps, checkpoint_every, for_backward, *tensors)  # type: ignore[no-any-return]
+    return Rollout.apply(chosen, lattice, rule, steps, checkpoint_every, for_backward, *tensors)

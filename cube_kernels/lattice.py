@@ -75,7 +75,7 @@ class Lattice:
         """Offsets ``(d, h, w)`` of the neighborhood: the cell itself first, the rest in ascending order."""
         reach = range(-self.radius, self.radius + 1)
         belongs = NEIGHBORHOODS[self.neighborhood]
-        around = (o for o in itertools.product(reach, repeat=3) if any(o) and belongs(o, self.radius))
+        around = (o for o in itertools.product(reach, reach, reach) if any(o) and belongs(o, self.radius))
         return ((0, 0, 0), *around)
 
     def axis_targets(self, axis: int) -> list[list[int]]:

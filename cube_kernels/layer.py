@@ -58,9 +58,7 @@ class CubeLayer(nn.Module):
         bound = parameters.hidden_weight.shape[1] ** -0.5
         nn.init.uniform_(parameters.hidden_weight, -bound, bound)
         nn.init.uniform_(parameters.hidden_bias, -bound, bound)
-        nn.init.normal_(
-            parameters.head_weight, std=self.rule.hidden**-0.5 if self.rule.update == "replace" else 0.02
-        )
+        nn.init.normal_(parameters.head_weight, std=self.rule.hidden**-0.5 if self.rule.update == "replace" else 0.02)
         nn.init.zeros_(parameters.head_bias)
         if self.rule.update == "gated":
             nn.init.constant_(parameters.head_bias[self.lattice.channels :], -2.0)
@@ -176,7 +174,8 @@ class EmbeddingCube(nn.Module):
         Args:
             embedding: ``[B, dim]`` in the parameters' dtype and on their device.
         """
-        return embedding + self._scale(embedding) * self.read(self.layer(self.place(embedding)))
+        correction = self.read(self.layer(self.place(embedding)))
+        return embedding + self._scale(embedding) * correction
 
     def _scale(self, embedding: Tensor) -> Tensor:
         mean_square = embedding.square().mean(dim=1, keepdim=True)

@@ -51,8 +51,7 @@ inline int64_t neighbor_cell(const NeighborRow& row, int32_t x) {
 // Calls visit(reader) for every cell that reads `cell` (at x of the
 // row) at this offset: the mirror of neighbor_cell. With replicate a face cell has several.
 template <class Visit>
-inline void for_each_reader(const Plan& plan, const Offset& offset, const RowRange& row, int32_t x,
-                                   Visit&& visit) {
+inline void for_each_reader(const Plan& plan, const Offset& offset, const RowRange& row, int32_t x, Visit&& visit) {
   const int32_t at[3] = {row.plane, row.line, x};
   const int32_t *first[3], *last[3];
   for (int a = 0; a < 3; ++a) {
@@ -90,8 +89,8 @@ inline void filter_row(const Plan& plan, const RowRange& row, const NeighborRow*
 // The percepts of the cells [begin, end): percept_count(plan) * stride numbers at out + (i - begin) * out_stride.
 // `neighbors` is scratch for offset_count rows.
 template <class T>
-inline void perceive(const Plan& plan, const T* state, int32_t stride, const T* weights, int64_t begin,
-                            int64_t end, NeighborRow* neighbors, T* out, int64_t out_stride) {
+inline void perceive(const Plan& plan, const T* state, int32_t stride, const T* weights, int64_t begin, int64_t end,
+                     NeighborRow* neighbors, T* out, int64_t out_stride) {
   for_each_row(plan, begin, end, [&](const RowRange& row, int64_t first_cell) {
     for (int32_t o = 0; o < plan.offset_count; ++o) neighbors[o] = neighbor_row(plan, plan.offsets[o], row);
     T* row_out = out + (first_cell - begin) * out_stride;
@@ -99,12 +98,12 @@ inline void perceive(const Plan& plan, const T* state, int32_t stride, const T* 
       const int64_t filter_stride = static_cast<int64_t>(plan.offset_count) * stride;
       int32_t f = 0;
       for (; f + 4 <= plan.filters; f += 4) {
-        filter_row<T, 4>(plan, row, neighbors, state, stride, weights + f * filter_stride,
-                         row_out + f * stride, out_stride);
+        filter_row<T, 4>(plan, row, neighbors, state, stride, weights + f * filter_stride, row_out + f * stride,
+                         out_stride);
       }
       for (; f < plan.filters; ++f) {
-        filter_row<T, 1>(plan, row, neighbors, state, stride, weights + f * filter_stride,
-                         row_out + f * stride, out_stride);
+        filter_row<T, 1>(plan, row, neighbors, state, stride, weights + f * filter_stride, row_out + f * stride,
+                         out_stride);
       }
       return;
     }
@@ -122,8 +121,8 @@ inline void perceive(const Plan& plan, const T* state, int32_t stride, const T* 
 // gradient[j] += the adjoint of perception for the cells j in [begin, end): a gather over the cells that
 // read j, in a fixed order. `percepts` holds percept_count(plan) * stride numbers a cell.
 template <class T>
-inline void perceive_adjoint(const Plan& plan, const T* percepts, int32_t stride, const T* weights,
-                                    int64_t begin, int64_t end, T* gradient) {
+inline void perceive_adjoint(const Plan& plan, const T* percepts, int32_t stride, const T* weights, int64_t begin,
+                             int64_t end, T* gradient) {
   const int64_t percept_stride = static_cast<int64_t>(percept_count(plan)) * stride;
   for_each_row(plan, begin, end, [&](const RowRange& row, int64_t first_cell) {
     for (int32_t x = row.begin; x < row.end; ++x) {
@@ -152,7 +151,7 @@ inline void perceive_adjoint(const Plan& plan, const T* percepts, int32_t stride
 // gradient[f, o] += sum over the cells i in [begin, end) of percepts[i, f] * state[neighbor o of i].
 template <class T>
 inline void filter_gradient(const Plan& plan, const T* state, int32_t stride, const T* percepts, int64_t begin,
-                                   int64_t end, NeighborRow* neighbors, T* gradient) {
+                            int64_t end, NeighborRow* neighbors, T* gradient) {
   const int64_t percept_stride = static_cast<int64_t>(plan.filters) * stride;
   for_each_row(plan, begin, end, [&](const RowRange& row, int64_t first_cell) {
     for (int32_t o = 0; o < plan.offset_count; ++o) neighbors[o] = neighbor_row(plan, plan.offsets[o], row);

@@ -14,8 +14,8 @@ constexpr int row_tile = 12;
 // C[i, n] = start + sum_k A(i, k) B[k, n] for `Rows` rows and `Columns` vectors of columns,
 // with A(i, k) = a[i * a_row + k * a_step].
 template <class T, int Rows, int Columns>
-inline void product_tile(const T* a, int64_t a_row, int64_t a_step, const T* b, int64_t b_row, T* c,
-                                int64_t c_row, int64_t depth, Start start, const T* bias) {
+inline void product_tile(const T* a, int64_t a_row, int64_t a_step, const T* b, int64_t b_row, T* c, int64_t c_row,
+                         int64_t depth, Start start, const T* bias) {
   using V = Vector<T>;
   V sum[Rows][Columns];
 #pragma GCC unroll 12
@@ -47,8 +47,8 @@ inline void product_tile(const T* a, int64_t a_row, int64_t a_step, const T* b, 
 }
 
 template <class T, int Rows, int Columns>
-inline void product_panel(const T* a, int64_t a_row, int64_t a_step, const T* b, int64_t b_row, T* c,
-                                 int64_t c_row, int64_t rows, int64_t depth, Start start, const T* bias) {
+inline void product_panel(const T* a, int64_t a_row, int64_t a_step, const T* b, int64_t b_row, T* c, int64_t c_row,
+                          int64_t rows, int64_t depth, Start start, const T* bias) {
   for (int64_t i = 0; i < rows; i += Rows) {
     product_tile<T, Rows, Columns>(a + i * a_row, a_row, a_step, b, b_row, c + i * c_row, c_row, depth, start, bias);
   }
@@ -58,7 +58,7 @@ inline void product_panel(const T* a, int64_t a_row, int64_t a_step, const T* b,
 // `row_tile`: the caller's buffers have room for them, and nobody reads what lands there.
 template <class T>
 inline void product(const T* a, int64_t a_row, int64_t a_step, const T* b, int64_t b_row, T* c, int64_t c_row,
-                           int64_t rows, int64_t columns, int64_t depth, Start start, const T* bias = nullptr) {
+                    int64_t rows, int64_t columns, int64_t depth, Start start, const T* bias = nullptr) {
   constexpr bool many_registers = CUBE_VECTOR_BYTES == 64;  // 32 of them, otherwise 16
   int64_t n = 0;
   if constexpr (many_registers) {

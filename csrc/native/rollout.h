@@ -180,7 +180,7 @@ struct BlockScratch {
   Buffer<T> inputs;
   Buffer<T> hidden;
   Buffer<T> heads;
-  Buffer<T> slopes;           // of the activation
+  Buffer<T> slopes;  // of the activation
   Buffer<T> hidden_gradient;
   Buffer<T> input_gradient;
 };
@@ -301,9 +301,8 @@ void step_block_gradient(const Task<T>& task, const T* state, const T* drive, co
       const int64_t cell = (begin + i) * stride;
       T* head = scratch.heads + i * heads;
       for (int64_t c = 0; c < stride; c += lanes<T>) {
-        const auto g = updated_gradient<update.value, squash.value>(load(state + cell + c), load(head + c),
-                                                                    load(head + gate + c), plan.step_size,
-                                                                    load(gradient + cell + c));
+        const auto g = updated_gradient<update.value, squash.value>(
+            load(state + cell + c), load(head + c), load(head + gate + c), plan.step_size, load(gradient + cell + c));
         store(state_gradient + cell + c, g.state);
         if constexpr (update.value == Update::gated) store(head + gate + c, g.gate);
         store(head + c, g.delta);
@@ -325,8 +324,8 @@ void step_block_gradient(const Task<T>& task, const T* state, const T* drive, co
              layout.inputs, plan.hidden, layout.inputs, rows, Start::sum);
   add_column_sums<T>(scratch.hidden_gradient, rows, layout.hidden, partial + at.hidden_bias);
 
-  product<T>(scratch.hidden_gradient, layout.hidden, 1, task.weights.from_hidden, layout.inputs,
-             scratch.input_gradient, layout.inputs, rows, layout.inputs, plan.hidden, Start::zero);
+  product<T>(scratch.hidden_gradient, layout.hidden, 1, task.weights.from_hidden, layout.inputs, scratch.input_gradient,
+             layout.inputs, rows, layout.inputs, plan.hidden, Start::zero);
   for (int64_t i = 0; i < rows; ++i) {
     const T* from = scratch.input_gradient + i * layout.inputs;
     for (int64_t c = 0; c < layout.own; c += lanes<T>) {
@@ -344,8 +343,7 @@ void step_block_gradient(const Task<T>& task, const T* state, const T* drive, co
 // How a crew's members share the threads, the batch and a sample's cells.
 struct Split {
   Split(int threads, int64_t units, int64_t cells)
-      : crews(smaller(threads, units)),
-        members(smaller(threads / crews, round_up(cells, block_cells) / block_cells)) {}
+      : crews(smaller(threads, units)), members(smaller(threads / crews, round_up(cells, block_cells) / block_cells)) {}
   int64_t crews;
   int64_t members;
 };
@@ -437,9 +435,8 @@ void rollout_forward(const Plan& plan, const ForwardCall<T>& call) {
       if (call.checkpoints != nullptr && step > 0 && step % schedule.checkpoint_every == 0) {
         store_state(call.checkpoints + (step / schedule.checkpoint_every - 1) * schedule.batch * sample_size);
       }
-      for_each_block(begin, end, [&](int64_t first, int64_t last) {
-        step_block(task, state, drive, first, last, block, next);
-      });
+      for_each_block(begin, end,
+                     [&](int64_t first, int64_t last) { step_block(task, state, drive, first, last, block, next); });
       T* const old = state;
       state = next;
       next = old;
@@ -486,8 +483,8 @@ void store_gradients(const Plan& plan, const Layout<T>& layout, const PartialGra
   for (int64_t n = 0; n < head_count(plan) * plan.channels; ++n) {
     const int64_t row = padded_head(plan, layout, n);
     gradients.head_bias[n] = total[at.head_bias + row];
-    unpad_rows<T>(total + at.head_weight + row * layout.hidden, 1, plan.hidden,
-                  gradients.head_weight + n * plan.hidden, layout.hidden);
+    unpad_rows<T>(total + at.head_weight + row * layout.hidden, 1, plan.hidden, gradients.head_weight + n * plan.hidden,
+                  layout.hidden);
   }
 }
 
@@ -529,8 +526,8 @@ void rollout_backward(const Plan& plan, const BackwardCall<T>& call) {
     const int64_t last_sample = share(schedule.batch, groups, group + 1);
     for (int64_t sample = share(schedule.batch, groups, group); sample < last_sample; ++sample) {
       const T* drive = call.drive + (schedule.shared_drive ? 0 : sample * drive_size);
-      T* drive_gradient =
-          schedule.shared_drive ? shared_drive_gradients + group * drive_size : call.drive_gradient + sample * drive_size;
+      T* drive_gradient = schedule.shared_drive ? shared_drive_gradients + group * drive_size
+                                                : call.drive_gradient + sample * drive_size;
       const auto pad_cells = [&, first = begin, count = end - begin](const T* from, T* to) {
         pad_rows(from + sample * sample_size + first * plan.channels, count, plan.channels, to + first * layout.stride,
                  layout.stride);
@@ -543,9 +540,9 @@ void rollout_backward(const Plan& plan, const BackwardCall<T>& call) {
       int64_t segment_end = schedule.steps;
       while (segment_end > 0) {
         const int64_t start = (segment_end - 1) / schedule.checkpoint_every * schedule.checkpoint_every;
-        pad_cells(start == 0 ? call.state
-                             : call.checkpoints +
-                                   (start / schedule.checkpoint_every - 1) * schedule.batch * sample_size,
+        pad_cells(start == 0
+                      ? call.state
+                      : call.checkpoints + (start / schedule.checkpoint_every - 1) * schedule.batch * sample_size,
                   states);
         member.barrier.wait();
         for (int64_t step = start; step + 1 < segment_end; ++step) {

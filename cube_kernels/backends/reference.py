@@ -35,16 +35,13 @@ def why_not(lattice: Lattice, rule: Rule, dtype: torch.dtype, device: torch.devi
 @lru_cache(maxsize=64)
 def neighbor_table(lattice: Lattice, device: torch.device) -> Tensor:
     """``[offsets, cells]``: the cell that each cell reads at each offset; ``cells`` for one outside."""
-    depth, height, width = lattice.shape
+    height, width = lattice.shape[1:]
     targets = [lattice.axis_targets(axis) for axis in range(3)]
     table = []
     for offset in lattice.offsets:
         rows = (targets[axis][shift + lattice.radius] for axis, shift in enumerate(offset))
         table.append(
-            [
-                lattice.cells if OUTSIDE in (z, y, x) else (z * height + y) * width + x
-                for z, y, x in product(*rows)
-            ]
+            [lattice.cells if OUTSIDE in (z, y, x) else (z * height + y) * width + x for z, y, x in product(*rows)]
         )
     return torch.tensor(table, device=device)
 

@@ -48,7 +48,9 @@ def all_cases() -> list[Case]:
         ACTIVATIONS, UPDATES, SQUASHES,
     )  # fmt: skip
     cases = []
-    for i, ((shape, channels), near, radius, edge, perception, own, drive, activation, update, squash) in enumerate(grid):
+    for i, ((shape, channels), near, radius, edge, perception, own, drive, activation, update, squash) in enumerate(
+        grid
+    ):
         rule = Rule(
             perception=perception,
             filters=1 + i % 5 if perception == "depthwise" else 1,
@@ -126,7 +128,14 @@ def draw_inputs(case: Case, dtype: torch.dtype, seed: int = 0) -> Inputs:
 def run(case: Case, inputs: Inputs, backend: str, steps: int = STEPS, **options) -> dict[str, Tensor]:
     """The result and the gradient of every input, under a fixed cotangent."""
     result = rollout(
-        inputs.x, inputs.parameters, case.lattice, case.rule, steps=steps, drive=inputs.drive, backend=backend, **options
+        inputs.x,
+        inputs.parameters,
+        case.lattice,
+        case.rule,
+        steps=steps,
+        drive=inputs.drive,
+        backend=backend,
+        **options,
     )
     # Of one sign: gradients that nearly cancel would have no digits to compare.
     cotangent = torch.linspace(0.5, 1.5, result.numel(), dtype=torch.float64).to(result.dtype).view_as(result)
@@ -141,7 +150,6 @@ def assert_close(actual: dict[str, Tensor], truth: dict[str, Tensor], tolerance:
     assert actual.keys() == truth.keys()
     for name, right in truth.items():
         assert actual[name].shape == right.shape, name
-        difference = (actual[name].double() - right.double()).norm().item()
-        assert difference <= tolerance * max(right.double().norm().item(), 1e-6), (
-            f"{name}: relative error {difference / max(right.double().norm().item(), 1e-6):.2e}, allowed {tolerance:.0e}"
-        )
+        size = max(right.double().norm().item(), 1e-6)
+        error = (actual[name].double() - right.double()).norm().item() / size
+        assert error <= tolerance, f"{name}: relative error {error:.2e}, allowed {tolerance:.0e}"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tests.conformance.cases import STEPS, Case, all_cases, assert_close, draw_inputs, make_inputs, run, short_cases
 from tests.conftest import native_isas
 

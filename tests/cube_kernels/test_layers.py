@@ -1,0 +1,137 @@
+"""CubeLayer and EmbeddingCube as modules that others put into their models."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from cube_kernels import CubeLayer, EmbeddingCube, Lattice, Rule
+
+RULES = [
+    Rule(hidden=8),
+    Rule(hidden=8, update="replace"),
+    Rule(hidden=8, update="gated", filters=2),
+    Rule("gather", hidden=8),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("lift", ["per_cell", "shared"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_an_untrained_embedding_cube_is_the_identity(rule, lift, dtype):
+    cube = EmbeddingCube(24, Lattice((2, 2, 3), 4), rule, steps=3, lift=lift).to(dtype)
+    x = torch.randn(5, 24, dtype=dtype)
+    assert torch.equal(cube(x), x)
+
+
+def test_every_parameter_of_a_cube_gets_a_gradient_after_one_step():
+    """The readout starts at zero, so the rest moves from the second step on."""
+    cube = EmbeddingCube(24, Lattice((2, 2, 3), 4), Rule(hidden=8, update="gated"), steps=3)
+    optimizer = torch.optim.SGD(cube.parameters(), lr=0.1)
+    x, y = torch.randn(5, 24), torch.randn(5, 24)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (cube(x) - y).square().mean().backward()
+        optimizer.step()
+    assert all(p.grad.any() for p in cube.parameters())
+
+
+def trained(cube: EmbeddingCube) -> EmbeddingCube:
+    nn.init.normal_(cube.readout)
+    return cube
+
+
+def test_the_cube_commutes_with_a_positive_factor():
+    cube = trained(EmbeddingCube(24, Lattice((2, 2, 3), 4), Rule(hidden=8), steps=2)).double()
+    x = torch.randn(5, 24, dtype=torch.float64)
+    assert torch.allclose(cube(3 * x), 3 * cube(x), rtol=1e-12)
+
+
+def test_a_zero_embedding_has_finite_gradients():
+    cube = trained(EmbeddingCube(24, Lattice((2, 2, 3), 4), Rule(hidden=8), steps=2))
+    x = torch.zeros(2, 24, requires_grad=True)
+    cube(x).sum().backward()
+    assert all(p.grad.isfinite().all() for p in (x, *cube.parameters()))
+
+
+def test_per_cell_lifts_differ_and_a_shared_one_does_not():
+    x = torch.ones(1, 12)
+    for lift, alike in (("per_cell", False), ("shared", True)):
+        cube = EmbeddingCube(12, Lattice((2, 2, 3), 4), Rule(hidden=8), steps=1, lift=lift)
+        nn.init.zeros_(cube.position)
+        cells = cube.place(x).flatten(1, 3)[0]
+        assert torch.allclose(cells, cells[:1].expand_as(cells)) == alike
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"dim": 25}, ValueError, "25 does not fill.*12 cells.*24 or 36"),
+        ({"dim": 7}, ValueError, "such as 12"),
+        ({"lift": "both"}, ValueError, "'both'.*'per_cell', 'shared'"),
+        ({"rule": Rule(drive=2)}, ValueError, "2 drive channels"),
+    ],
+)
+def test_a_cube_that_does_not_fit_is_refused(arguments, error, message):
+    given = {"dim": 24, "lattice": Lattice((2, 2, 3), 4), "rule": Rule(), "steps": 1, **arguments}
+    with pytest.raises(error, match=message):
+        EmbeddingCube(**given)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(2, 23), ValueError, r"\[2, 23\].*\[B, 24\]"),
+        (torch.zeros(24), ValueError, r"\[24\].*\[B, 24\]"),
+        (torch.zeros(2, 24, dtype=torch.float64), TypeError, "float64.*float32"),
+        (torch.zeros(2, 24, device="meta"), ValueError, "meta.*cpu"),
+    ],
+)
+def test_a_wrong_embedding_is_refused(x, error, message):
+    with pytest.raises(error, match=message):
+        EmbeddingCube(24, Lattice((2, 2, 3), 4), Rule(), steps=1)(x)
+
+
+def test_a_layer_survives_copying_pickling_and_its_state_dict():
+    layer = CubeLayer(Lattice((2, 3, 4), 5), Rule(hidden=6, update="gated"), steps=3)
+    x = torch.randn(2, 2, 3, 4, 5)
+    expected = layer(x)
+    assert torch.equal(copy.deepcopy(layer)(x), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x), expected)
+    other = CubeLayer(layer.lattice, layer.rule, steps=3)
+    assert not torch.equal(other(x), expected)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(x), expected)
+
+
+def test_a_layer_trains_inside_an_ordinary_model():
+    """A plain optimizer lowers the loss of a model with the layer in its middle."""
+    torch.manual_seed(0)
+    lattice = Lattice((2, 2, 2), 6, boundary="periodic")
+    model = nn.Sequential(
+        nn.Linear(4, 48),
+        nn.Unflatten(1, (2, 2, 2, 6)),
+        CubeLayer(lattice, Rule(hidden=8), 3),
+        nn.Flatten(),
+        nn.Linear(48, 1),
+    )
+    x = torch.randn(64, 4)
+    y = (x[:, :1] * x[:, 1:2]).detach()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        loss = (model(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 4
+
+
+def test_no_global_random_state_is_touched_by_a_call():
+    layer = CubeLayer(Lattice((2, 3, 4), 5), Rule(hidden=6), steps=3)
+    before = torch.get_rng_state()
+    layer(torch.ones(1, 2, 3, 4, 5)).sum().backward()
+    assert torch.equal(torch.get_rng_state(), before)
