@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from cube3d.audit import Check, check_gradients, check_moved
+from cube3d.audit import Check, check_each
 from cube3d.config import TrainingSettings
 from cube3d.errors import UserError
 from cube3d.metrics import ranks
@@ -33,19 +33,36 @@ class Trained:
     checks: list[Check]
 
 
-class GradientWatch(TrainerCallback, ExportableState):
-    """Notes which parameters ever got a gradient that was not zero."""
+class ParameterWatch(TrainerCallback, ExportableState):
+    """Notes which parameters ever got a gradient that was not zero, and which ever moved. Moves are seen
+    step by step: the model of the best epoch, which training ends with, may be one of the first."""
 
     def __init__(self) -> None:
-        self.seen: list[str] = []
+        self.with_gradient: list[str] = []
+        self.moved: list[str] = []
+        self._before: dict[str, Tensor] = {}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         for name, parameter in kwargs["model"].named_parameters():
-            if name not in self.seen and parameter.grad is not None and parameter.grad.any():
-                self.seen.append(name)
+            if name not in self.with_gradient and parameter.grad is not None and parameter.grad.any():
+                self.with_gradient.append(name)
+            if name not in self.moved:
+                self._before[name] = parameter.detach().clone()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        parameters = dict(kwargs["model"].named_parameters())
+        self.moved += [name for name, value in self._before.items() if not torch.equal(value, parameters[name])]
+        self._before.clear()
 
     def state(self) -> dict[str, Any]:
-        return {"args": {}, "attributes": {"seen": self.seen}}
+        return {"args": {}, "attributes": {"with_gradient": self.with_gradient, "moved": self.moved}}
+
+    def checks(self, names: list[str]) -> list[Check]:
+        """The audit of the parameters with these names."""
+        return [
+            check_each("each parameter got a gradient", names, self.with_gradient),
+            check_each("each parameter moved", names, self.moved),
+        ]
 
 
 class EpochLine(TrainerCallback):
@@ -123,7 +140,6 @@ def fit(
     Raises:
         UserError: a checkpoint could not be saved, or a loss is not a number.
     """
-    start = {name: value.detach().clone() for name, value in model.named_parameters()}
     checkpoints = complete_checkpoints(folder)
     trainer = _trainer(model, train, validation, settings, folder, seed)
     if progress:
@@ -134,8 +150,8 @@ def fit(
         kept = complete_checkpoints(folder)
         hint = f"{kept[-1].name} is whole: make room and resume" if kept else "there is no earlier checkpoint"
         raise UserError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
-    watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, GradientWatch))
-    checks = [check_gradients(list(start), set(watch.seen)), check_moved(start, dict(model.named_parameters()))]
+    watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
+    checks = watch.checks([name for name, _ in model.named_parameters()])
     return Trained(trainer.state.log_history, checks)
 
 
@@ -182,7 +198,7 @@ def _trainer(
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=validation_metrics,
-        callbacks=[GradientWatch(), EarlyStoppingCallback(early_stopping_patience=settings.patience)],
+        callbacks=[ParameterWatch(), EarlyStoppingCallback(early_stopping_patience=settings.patience)],
     )
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)

@@ -74,7 +74,7 @@ def activity(trajectory: Tensor) -> bytes:
     top = moved.max().clamp_min(1e-12).item()
     for row, axes_row in enumerate(grid):
         for step, axes in zip(shown, axes_row, strict=True):
-            image = axes.imshow(moved[step, row], vmin=0, vmax=top, cmap="magma")
+            image = axes.imshow(moved[step, row].numpy(), vmin=0, vmax=top, cmap="magma")
             axes.set_xticks([])
             axes.set_yticks([])
             if row == 0:

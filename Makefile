@@ -1,0 +1,30 @@
+# VENV=path takes another environment than .venv; one that has torch keeps it.
+VENV ?= .venv
+RUN ?= runs/demo
+PYTHON = $(VENV)/bin/python
+
+.PHONY: demo test lint format
+
+demo: ## train on the bundled pairs with the embedded teacher, print the results, ask a question
+	tools/install.sh $(VENV) cube3d
+	rm -rf $(RUN)
+	$(VENV)/bin/cube3d train --out $(RUN)
+	$(VENV)/bin/cube3d evaluate $(RUN)
+	$(VENV)/bin/cube3d ask $(RUN) "What is overfitting?"
+
+test: ## the test suite
+	tools/install.sh $(VENV) cube3d,test
+	$(PYTHON) -m pytest
+
+lint: ## style and types; changes nothing
+	tools/install.sh $(VENV) cube3d,test,lint
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(VENV)/bin/clang-format --dry-run -Werror
+
+format: ## puts Python and C++ into the project's style
+	tools/install.sh $(VENV) lint
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(VENV)/bin/clang-format -i

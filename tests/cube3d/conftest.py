@@ -1,0 +1,66 @@
+"""A small teacher-free world: random vectors in which answers are a fixed map of their questions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cube3d.data import Pair
+from cube3d.vectors import Part, Parts
+
+DIM = 24
+
+
+def make_part(groups, offset: int) -> Part:
+    """Two questions a group; the answer is a rotation of the group's direction, questions are near it."""
+    rotation = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(9))).Q
+    generator = torch.Generator().manual_seed(offset)
+    centers = F.normalize(torch.randn(groups, DIM, generator=generator), dim=-1)
+    group = torch.arange(groups).repeat_interleave(2) + 1000 * offset
+    question = F.normalize(centers[group - 1000 * offset] + 0.02 * torch.randn(2 * groups, DIM, generator=generator))
+    bank = F.normalize(0.8 * centers + 0.6 * centers @ rotation, dim=-1)
+    answer = bank[group - 1000 * offset]
+    pairs = [Pair(f"question {offset}.{i}?", f"answer {offset}.{i // 2}", f"made:{i}") for i in range(2 * groups)]
+    return Part(
+        pairs, question, answer, group, bank, group[::2], [f"answer {offset}.{i}" for i in range(groups)]
+    )
+
+
+@pytest.fixture(scope="session")
+def parts() -> Parts:
+    return Parts(make_part(24, 1), make_part(10, 2), make_part(12, 3))
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory):
+    """The folder of a random BERT with 16 dimensions and a tokenizer of single characters."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    characters = "abcdefghijklmnopqrstuvwxyz?."
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    folder = tmp_path_factory.mktemp("teacher")
+    named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Teacher vectors of tests stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUBE3D_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

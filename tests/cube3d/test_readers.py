@@ -1,0 +1,278 @@
+"""Readers of pairs: what each format gives, and that each problem names the file and the line."""
+
+import json
+
+import pytest
+
+from cube3d.data import BUNDLED, Pair, read_pairs
+from cube3d.errors import UserError
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Writes a file and reads it."""
+
+    def read_file(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_pairs([str(path)])
+
+    return read_file
+
+
+@pytest.fixture
+def problem(read):
+    """Writes a file and returns the message with which reading it fails."""
+
+    def message(name, content):
+        with pytest.raises(UserError) as caught:
+            read(name, content)
+        return str(caught.value)
+
+    return message
+
+
+def texts(pairs):
+    return [(pair.question, pair.answer) for pair in pairs]
+
+
+def jsonl(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+# What is read
+
+
+def test_jsonl_keeps_labels_and_line_and_ignores_blank_lines_and_other_keys(read):
+    content = (
+        '{"question": " Why? ", "answer": "So.", "domain": "d", "difficulty": "easy", "group": "g", "id": 7}\n'
+        "\n"
+        '{"question": "How\\n?", "answer": "Thus.", "domain": null}\n'
+    )
+    assert read("some.jsonl", content) == [
+        Pair("Why?", "So.", "some.jsonl:1", "d", "easy", "g"),
+        Pair("How\n?", "Thus.", "some.jsonl:3"),
+    ]
+
+
+def test_jsonl_does_not_need_a_newline_at_the_end(read):
+    assert texts(read("a.jsonl", '{"question": "q", "answer": "a"}')) == [("q", "a")]
+
+
+def test_csv_keeps_quoted_commas_quotes_and_newlines(read):
+    content = 'question,answer,group\n"One, two?","He said ""no"",\nthen yes.",g\nplain?,yes,\n'
+    pairs = read("a.csv", content)
+    assert texts(pairs) == [("One, two?", 'He said "no",\nthen yes.'), ("plain?", "yes")]
+    assert [pair.group for pair in pairs] == ["g", ""]
+
+
+def test_csv_columns_go_by_the_header_in_any_order(read):
+    pairs = read("a.csv", "note,answer,domain,question,difficulty\nx,a,d,q,hard\n")
+    assert pairs == [Pair("q", "a", "a.csv:2", domain="d", difficulty="hard")]
+
+
+def test_txt_joins_lines_to_what_stands_above_them(read):
+    content = "\nQ: What is\n  a cube?\n\nA: A body\n\nwith six\nfaces.\nq: Next?\na:\nYes.\n"
+    pairs = read("a.txt", content)
+    assert texts(pairs) == [("What is a cube?", "A body with six faces."), ("Next?", "Yes.")]
+    assert [pair.source for pair in pairs] == ["a.txt:2", "a.txt:9"]
+
+
+def test_bundled_names_the_shipped_pairs_with_their_file_and_line():
+    pairs = read_pairs([BUNDLED])
+    assert BUNDLED == "bundled"
+    assert len({pair.source.partition(":")[0] for pair in pairs}) == 5
+    assert len({pair.source for pair in pairs}) == len(pairs)
+
+
+def test_sources_follow_one_another_in_the_order_given(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"Q: {name}?\nA: {name}.\n")
+    pairs = read_pairs([str(tmp_path / "b.txt"), BUNDLED, str(tmp_path / "a.txt")])
+    assert pairs[0].question == "b?"
+    assert pairs[-1].question == "a?"
+    assert len(pairs) == 2 + len(read_pairs([BUNDLED]))
+
+
+FORMATS = {
+    "a.jsonl": '{"question": "é?", "answer": "ü"}\n{"question": "q?", "answer": "a"}\n',
+    "a.csv": "question,answer\né?,ü\nq?,a\n",
+    "a.txt": "Q: é?\nA: ü\nQ: q?\nA: a\n",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("bom", [b"", BOM], ids=["no BOM", "BOM"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["LF", "CRLF"])
+def test_byte_order_mark_and_line_ends_change_nothing(read, name, bom, newline):
+    content = bom + FORMATS[name].replace("\n", newline).encode()
+    assert texts(read(name, content)) == [("é?", "ü"), ("q?", "a")]
+
+
+# What is refused
+
+GOOD = {"question": "q", "answer": "a"}
+
+
+@pytest.mark.parametrize("key", ["question", "answer"])
+def test_jsonl_missing_key_names_line_and_key(problem, key):
+    message = problem("a.jsonl", jsonl(GOOD, {k: v for k, v in GOOD.items() if k != key}))
+    assert "a.jsonl:2:" in message
+    assert f"no {key!r}" in message
+
+
+@pytest.mark.parametrize("key", ["question", "answer", "domain", "difficulty", "group"])
+@pytest.mark.parametrize("value", [7, ["x"], {"x": "y"}, True], ids=str)
+def test_jsonl_value_that_is_no_text_names_line_key_and_value(problem, key, value):
+    message = problem("a.jsonl", jsonl(GOOD, {**GOOD, key: value}))
+    assert "a.jsonl:2:" in message
+    assert repr(key) in message
+    assert repr(value) in message
+
+
+@pytest.mark.parametrize("key", ["question", "answer"])
+@pytest.mark.parametrize("blank", ["", "  ", "\u00a0\t"], ids=["empty", "spaces", "no-break space and tab"])
+def test_blank_text_names_line_and_key(problem, key, blank):
+    record = {**GOOD, key: blank}
+    for message, where in (
+        (problem("a.jsonl", jsonl(GOOD, record)), "a.jsonl:2:"),
+        (problem("a.csv", f'question,answer\nq,a\n"{record["question"]}","{record["answer"]}"\n'), "a.csv:3:"),
+        (problem("a.txt", f"Q: q\nA: a\n\nQ: {record['question']}\nA: {record['answer']}\n"), "a.txt:4:"),
+    ):
+        assert where in message
+        assert f"the {key} is empty" in message
+
+
+@pytest.mark.parametrize("line", ["{", "question: q", '{"question": "q", }', '{"question": "q"} x', "nul"])
+def test_jsonl_line_that_is_not_json_is_named(problem, line):
+    message = problem("a.jsonl", jsonl(GOOD) + "\n" + line + "\n")
+    assert "a.jsonl:3:" in message
+    assert "not JSON" in message
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"question": ' + "9" * 5000 + "}"], ids=["deep", "long number"])
+def test_jsonl_line_that_the_json_reader_gives_up_on_is_named(problem, line):
+    assert "a.jsonl:2:" in problem("a.jsonl", jsonl(GOOD) + line + "\n")
+
+
+def test_jsonl_half_a_surrogate_pair_is_named(problem):
+    """A cut emoji is no text: it can be neither written nor embedded."""
+    assert "a.jsonl:2:" in problem("a.jsonl", jsonl(GOOD) + '{"question": "why \\ud83d?", "answer": "a"}\n')
+
+
+@pytest.mark.parametrize("line", ['["q", "a"]', '"q"', "3", "null"])
+def test_jsonl_line_that_is_no_object_is_named(problem, line):
+    message = problem("a.jsonl", jsonl(GOOD) + line + "\n")
+    assert "a.jsonl:2:" in message
+    assert "object" in message
+
+
+@pytest.mark.parametrize(
+    ("header", "lacking", "present"),
+    [("question,reply", "'answer'", "lacks 'question'"), ("Q,answer", "'question'", "lacks 'answer'")],
+)
+def test_csv_header_that_lacks_a_column_names_it(problem, header, lacking, present):
+    message = problem("a.csv", f"{header}\nq,a\n")
+    assert "a.csv:1:" in message
+    assert f"lacks {lacking}" in message
+    assert present not in message
+
+
+def test_csv_row_with_too_many_fields_is_named(problem):
+    message = problem("a.csv", 'question,answer\n"q\n?",a\nq,a,more\nq,a\n')
+    assert "a.csv:4:" in message
+    assert "2" in message.partition("a.csv:4:")[2]
+
+
+def test_csv_row_with_too_few_fields_is_named(problem):
+    message = problem("a.csv", "question,answer\nq,a\nq\n")
+    assert "a.csv:3:" in message
+    assert "no 'answer'" in message
+
+
+@pytest.mark.parametrize("row", ['q,"a"b', "q," + "a" * 200_000], ids=["text after a quote", "field too long"])
+def test_csv_row_that_is_not_csv_is_named(problem, row):
+    message = problem("a.csv", f"question,answer\nq,a\n{row}\nq,a\n")
+    assert "a.csv:3:" in message
+    assert "not CSV" in message
+
+
+def test_csv_quote_that_never_ends_is_named(problem):
+    message = problem("a.csv", 'question,answer\nq,"a\nq,a\n')
+    assert "a.csv" in message
+    assert "not CSV" in message
+
+
+@pytest.mark.parametrize("header", ['"question"x,answer', '"question,answer'], ids=["text after a quote", "open"])
+def test_csv_header_that_is_not_csv_is_named(problem, header):
+    assert "a.csv:1:" in problem("a.csv", f"{header}\nq,a\n")
+
+
+@pytest.mark.parametrize("content", ["A: a\n", "Q: q\nA: a\nA: b\n"], ids=["at the start", "a second one"])
+def test_txt_answer_without_a_question_is_named(problem, content):
+    message = problem("a.txt", content)
+    assert f"a.txt:{content.count(chr(10))}:" in message
+    assert "without a question" in message
+
+
+def test_txt_stray_line_is_named(problem):
+    message = problem("a.txt", "\n# my pairs\nQ: q\nA: a\n")
+    assert "a.txt:2:" in message
+    assert "'# my pairs'" in message
+
+
+@pytest.mark.parametrize("rest", ["", "\nQ: r\nA: b\n"], ids=["at the end", "in between"])
+def test_txt_question_without_an_answer_is_named(problem, rest):
+    message = problem("a.txt", "Q: q\nA: a\nQ: alone?\n" + rest)
+    assert "a.txt:3:" in message
+    assert "no 'answer'" in message
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x0b", "\x0c", "\x85"], ids=["U+2028", "VT", "FF", "NEL"])
+def test_txt_lines_are_counted_as_editors_count_them(problem, mark):
+    """Separators that word processors leave within a line begin no new one."""
+    assert "a.txt:3:" in problem("a.txt", f"Q: one{mark}two?\nA: a\nQ:\nA: b\n")
+
+
+@pytest.mark.parametrize("bom", [b"", BOM], ids=["no BOM", "BOM"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+def test_bytes_that_are_not_utf8_name_line_and_byte(problem, name, bom):
+    message = problem(name, bom + "é\n\n".encode() + "Q: Café?".encode("latin-1") + b"\nA: a\n")
+    assert f"{name}:3:" in message
+    assert "UTF-8" in message
+    assert "0xe9" in message
+
+
+@pytest.mark.parametrize("source", ["gone.jsonl", "gone.csv", "gone.txt"])
+def test_missing_file_is_named(tmp_path, source):
+    with pytest.raises(UserError) as caught:
+        read_pairs([str(tmp_path / source)])
+    assert str(tmp_path / source) in str(caught.value)
+    assert "No such file" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.tsv", "a", "bundle"])
+def test_unknown_suffix_names_the_valid_ones(problem, name):
+    message = problem(name, "Q: q\nA: a\n")
+    assert name in message
+    assert all(valid in message for valid in (".jsonl", ".csv", ".txt", "'bundled'"))
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", BOM], ids=["no bytes", "blank lines", "BOM alone"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+def test_empty_file_is_named(problem, name, content):
+    assert name in problem(name, content)
+
+
+def test_csv_with_a_header_alone_holds_no_pairs(problem):
+    message = problem("a.csv", "question,answer\n")
+    assert "a.csv" in message
+    assert "no pairs" in message
+
+
+def test_no_sources_name_what_can_be_given():
+    with pytest.raises(UserError) as caught:
+        read_pairs([])
+    assert all(valid in str(caught.value) for valid in (".jsonl", ".csv", ".txt", "'bundled'"))

