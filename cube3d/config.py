@@ -108,7 +108,7 @@ class TrainingSettings(Section):
     """Share of the steps over which the learning rate rises; it falls along a half cosine after."""
     max_grad_norm: float = Field(1.0, gt=0)
     patience: int = Field(10, ge=1)
-    """Epochs without a lower validation loss after which training stops."""
+    """Epochs without a lower validation ranking loss after which training stops."""
 
 
 class Settings(Section):

@@ -18,7 +18,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 from cube3d.audit import Check, check_each
 from cube3d.config import TrainingSettings
 from cube3d.errors import UserError
-from cube3d.metrics import ranks
+from cube3d.metrics import ranking_loss, ranks
 from cube3d.model import MappingModel
 from cube3d.vectors import Part
 
@@ -72,7 +72,8 @@ class EpochLine(TrainerCallback):
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         print(
             f"epoch {round(state.epoch):3d}/{args.num_train_epochs:.0f}  step {state.global_step:5d}  "
-            f"loss {losses[-1]:.4f}  validation loss {metrics['eval_loss']:.4f}  MRR {metrics['eval_mrr']:.4f}",
+            f"loss {losses[-1]:.4f}  validation: loss {metrics['eval_loss']:.4f}  "
+            f"ranking loss {metrics['eval_ranking_loss']:.4f}  MRR {metrics['eval_mrr']:.4f}",
             flush=True,
         )
 
@@ -123,7 +124,7 @@ def fit(
     seed: int,
     progress: bool = False,
 ) -> Trained:
-    """Trains the model in place and leaves it at its lowest validation loss.
+    """Trains the model in place and leaves it at its lowest validation ranking loss.
 
     A checkpoint is kept every epoch, the newest and the best. Where the folder holds some, training goes on
     from the newest whole one, bit for bit: model, optimizer, schedule, random states, data order and early
@@ -161,7 +162,10 @@ def _trainer(
 
     def validation_metrics(outputs: EvalPrediction) -> dict[str, float]:
         prediction = torch.from_numpy(outputs.predictions)
-        return {"mrr": (1 / ranks(prediction, validation)).mean().item()}
+        return {
+            "mrr": (1 / ranks(prediction, validation)).mean().item(),
+            "ranking_loss": ranking_loss(prediction, validation),
+        }
 
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -179,9 +183,7 @@ def _trainer(
         logging_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
-        # The loss, not the MRR: over some dozens of validation groups the MRR moves in steps as large as the
-        # gains that it should tell apart.
-        metric_for_best_model="loss",
+        metric_for_best_model="ranking_loss",
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,
         # The data set's keys are the model's arguments; nothing is to be dropped or renamed.

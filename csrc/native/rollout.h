@@ -532,7 +532,7 @@ void rollout_backward(const Plan& plan, const BackwardCall<T>& call) {
         pad_rows(from + sample * sample_size + first * plan.channels, count, plan.channels, to + first * layout.stride,
                  layout.stride);
       };
-      if (!schedule.shared_drive) {
+      if (plan.drive > 0 && !schedule.shared_drive) {
         std::memset(drive_gradient + begin * plan.drive, 0, (end - begin) * plan.drive * sizeof(T));
       }
       pad_cells(call.result_gradient, gradient);

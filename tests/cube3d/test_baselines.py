@@ -74,7 +74,9 @@ def test_ridge_minimizes_the_penalized_squares(monkeypatch, generator, residual)
     weight = predict(torch.eye(DIM, dtype=torch.float64)) - zero
     shrunk = weight - torch.eye(DIM, dtype=torch.float64) if residual else weight
     error = x @ weight + zero - y
-    assert torch.allclose(x.T @ error + penalty * shrunk, torch.zeros(DIM, DIM, dtype=torch.float64), atol=1e-8)
+    assert torch.allclose(
+        x.T @ error + penalty * shrunk, torch.zeros(DIM, DIM, dtype=torch.float64), atol=1e-8
+    )
     assert torch.allclose(error.sum(0), torch.zeros(DIM, dtype=torch.float64), atol=1e-8)
 
 

@@ -43,7 +43,11 @@ def write_folder(path, **texts):
 
 def run_python(code, *arguments):
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -67,21 +71,28 @@ def test_folders_on_the_way_are_made(tmp_path):
     assert tree(tmp_path) == {"a/b/c.txt": "text"}
 
 
-@pytest.mark.parametrize("error", [FULL, RuntimeError("a bug"), KeyboardInterrupt()], ids=repr)
-def test_file_stays_when_the_body_raises(old_file, tmp_path, error):
-    with pytest.raises((UserError, RuntimeError, KeyboardInterrupt)), replacing(old_file) as temporary:
-        temporary.write_text("half")
+def save_half(path, error):
+    """A body that fails half way, on a file or a folder."""
+    with replacing(path) as temporary:
+        if path.is_dir():
+            write_folder(temporary, half="half")
+        else:
+            temporary.write_text("half")
         raise error
-    assert tree(tmp_path) == {"saved.txt": "old"}
 
 
-@pytest.mark.parametrize("error", [FULL, RuntimeError("a bug"), KeyboardInterrupt()], ids=repr)
-def test_folder_stays_when_the_body_raises(old_folder, tmp_path, error):
-    with pytest.raises((UserError, RuntimeError, KeyboardInterrupt)), replacing(old_folder) as temporary:
-        write_folder(temporary, half="half")
-        raise error
-    assert tree(tmp_path) == {"saved/old": "old"}
-    assert os.listdir(tmp_path) == ["saved"]
+@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [(FULL, UserError), (RuntimeError("a bug"), RuntimeError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_old_stays_and_nothing_else_is_left_when_the_body_raises(request, tmp_path, what, error, seen):
+    path = request.getfixturevalue(f"old_{what}")
+    before = tree(tmp_path)
+    with pytest.raises(seen):
+        save_half(path, error)
+    assert tree(tmp_path) == before
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_error_of_the_system_becomes_the_users_with_path_and_reason(old_file):

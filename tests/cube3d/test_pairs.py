@@ -39,11 +39,18 @@ def part_of_question(pairs, seed=3):
 
 @pytest.mark.parametrize(
     "other",
-    ["a LATTICE of cells", "a  lattice\n of\tcells ", "ａ ｌａｔｔｉｃｅ of cells", "a\u00a0lattice of\u3000cells"],
+    [
+        "a LATTICE of cells",
+        "a  lattice\n of\tcells ",
+        "ａ ｌａｔｔｉｃｅ of cells",
+        "a\u00a0lattice of\u3000cells",
+    ],
     ids=["case", "white space", "width", "wide spaces"],
 )
 def test_answers_that_differ_in_form_only_are_one_group(other):
-    groups = answer_groups([pair("q1", "A lattice of cells"), pair("q2", "something else"), pair("q3", other)])
+    groups = answer_groups(
+        [pair("q1", "A lattice of cells"), pair("q2", "something else"), pair("q3", other)]
+    )
     assert groups == [0, 1, 0]
 
 
@@ -84,7 +91,11 @@ def test_groups_are_the_connected_components(seed):
     """Against a search that walks from pair to pair."""
     draw = random.Random(seed)
     made = [
-        pair(f"q{draw.randrange(60)}", f"a{draw.randrange(60)}", draw.choice(["", "", f"g{draw.randrange(40)}"]))
+        pair(
+            f"q{draw.randrange(60)}",
+            f"a{draw.randrange(60)}",
+            draw.choice(["", "", f"g{draw.randrange(40)}"]),
+        )
         for _ in range(50)
     ]
 

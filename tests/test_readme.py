@@ -1,0 +1,12 @@
+"""The README's Python runs as it stands."""
+
+import re
+from pathlib import Path
+
+
+def test_the_readme_example_runs():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
