@@ -16,7 +16,6 @@ from cube3d.data import Pair, Split, normalized
 from cube3d.errors import UserError
 from cube3d.model import CubeModel
 
-
 ROLLOUT = "the rollout changes the output"
 
 

@@ -20,13 +20,18 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 takes 3e-3 for a string; here it is a number, as in YAML 1.2."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text "3e-3", which the loader would take for a number."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSettings(Section):
@@ -143,11 +148,13 @@ def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
     values: Any = {}
     if path is not None:
         try:
-            values = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+            values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
             raise UserError(f"{path}: not YAML ({error})") from error
+        if values is None:  # an empty file
+            values = {}
         if not isinstance(values, dict):
             raise UserError(f"{path}: expected sections such as {', '.join(Settings.model_fields)}")
     for override in overrides:
@@ -162,14 +169,14 @@ def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
                 raise UserError(f"override {override!r}: {section!r} is a value, not a section")
         try:
             target[key] = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"override {override!r}: the value is not YAML ({error})") from error
     return parse_settings(values, "configuration" if path is None else str(path))
 
 
 def dump_settings(settings: Settings) -> str:
     """The resolved settings as YAML that :func:`load_settings` reads back."""
-    return yaml.safe_dump(settings.model_dump(), sort_keys=False, allow_unicode=True)
+    return yaml.dump(settings.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _explain(error: Any, values: dict[str, Any]) -> str:

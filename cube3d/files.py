@@ -27,7 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_dir():  # a folder cannot be renamed over another
             replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
             os.replace(path, replaced)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.replace(replaced, path)
+                raise
             shutil.rmtree(replaced)
         else:
             os.replace(temporary, path)
@@ -36,8 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif temporary.exists():
+            temporary.unlink()
 
 
 def save_text(path: Path, text: str) -> None:

@@ -17,18 +17,23 @@ Floats = NDArray[np.float64]
 RESAMPLES = 5000
 
 
+TIE = 1e-9
+"""Cosines nearer than this are equal: the same vectors differ by some 1e-16 from one row of a product to another."""
+
+
 def ranks(prediction: Tensor, part: Part) -> Tensor:
     """Rank of the true answer of each prediction in the part's bank, by cosine: ``[N]``, float64, 1 is best.
 
-    Several answers of one group count as one, at the best of their places. A tie takes the mean of its
-    places, so that a constant prediction gains nothing by it.
+    Where the question's group has several answers, the best placed counts and the others take no place. A tie
+    takes the mean of its places, so that a constant prediction gains nothing by it. A prediction that is not a
+    number comes last.
     """
     similarity = F.normalize(prediction.double(), dim=-1) @ F.normalize(part.bank.double(), dim=-1).T
     relevant = part.group[:, None] == part.bank_group[None, :]
     best = similarity.masked_fill(~relevant, -2).max(dim=1, keepdim=True).values
-    above = ((similarity > best) & ~relevant).sum(1)
-    level = ((similarity == best) & ~relevant).sum(1)
-    return 1 + above.double() + level.double() / 2
+    level = (similarity - best).abs() <= TIE
+    below = ~level & (similarity < best)
+    return 1 + (~(below | level) & ~relevant).sum(1).double() + (level & ~relevant).sum(1).double() / 2
 
 
 RANKING_TEMPERATURE = 0.05
@@ -75,7 +80,7 @@ def anisotropy(prediction: Tensor) -> float:
 
 def effective_dimensions(prediction: Tensor) -> float:
     """Participation ratio ``(Σ λ)² / Σ λ²`` of the covariance's eigenvalues: near 0 where predictions collapse."""
-    values = torch.linalg.svdvals((prediction - prediction.mean(0)).double()).square()
+    values = torch.linalg.svdvals(prediction.double() - prediction.double().mean(0)).square()
     return (values.sum().square() / values.square().sum().clamp_min(1e-30)).item()
 
 

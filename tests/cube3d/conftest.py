@@ -20,9 +20,7 @@ def make_part(groups, offset: int) -> Part:
     bank = F.normalize(0.8 * centers + 0.6 * centers @ rotation, dim=-1)
     answer = bank[group - 1000 * offset]
     pairs = [Pair(f"question {offset}.{i}?", f"answer {offset}.{i // 2}", f"made:{i}") for i in range(2 * groups)]
-    return Part(
-        pairs, question, answer, group, bank, group[::2], [f"answer {offset}.{i}" for i in range(groups)]
-    )
+    return Part(pairs, question, answer, group, bank, group[::2], [f"answer {offset}.{i}" for i in range(groups)])
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +39,9 @@ def tiny_teacher(tmp_path_factory):
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     folder = tmp_path_factory.mktemp("teacher")
     named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)

@@ -74,9 +74,7 @@ def test_ridge_minimizes_the_penalized_squares(monkeypatch, generator, residual)
     weight = predict(torch.eye(DIM, dtype=torch.float64)) - zero
     shrunk = weight - torch.eye(DIM, dtype=torch.float64) if residual else weight
     error = x @ weight + zero - y
-    assert torch.allclose(
-        x.T @ error + penalty * shrunk, torch.zeros(DIM, DIM, dtype=torch.float64), atol=1e-8
-    )
+    assert torch.allclose(x.T @ error + penalty * shrunk, torch.zeros(DIM, DIM, dtype=torch.float64), atol=1e-8)
     assert torch.allclose(error.sum(0), torch.zeros(DIM, dtype=torch.float64), atol=1e-8)
 
 
@@ -84,9 +82,7 @@ def test_ridge_minimizes_the_penalized_squares(monkeypatch, generator, residual)
 def test_ridge_takes_the_penalty_that_ranks_the_validation_answers_best(monkeypatch, linear, penalties):
     monkeypatch.setattr(baselines, "RIDGE_PENALTIES", penalties)
     function, parts = linear
-    assert torch.allclose(
-        ridge(parts, residual=False)(parts.test.question), function(parts.test.question), atol=1e-6
-    )
+    assert torch.allclose(ridge(parts, residual=False)(parts.test.question), function(parts.test.question), atol=1e-6)
 
 
 def test_ridge_answers_in_the_precision_of_the_question(linear):

@@ -50,9 +50,7 @@ def info_nce_by_hand(prediction, answer, group, temperature):
 
 def test_cosine_loss_is_one_minus_the_mean_cosine(batch):
     prediction, answer, group = batch
-    expected = 1 - np.mean(
-        [cosine_by_hand(p, a) for p, a in zip(prediction.numpy(), answer.numpy(), strict=True)]
-    )
+    expected = 1 - np.mean([cosine_by_hand(p, a) for p, a in zip(prediction.numpy(), answer.numpy(), strict=True)])
     assert CosineLoss()(prediction, answer, group).item() == pytest.approx(expected, abs=1e-12)
 
 
@@ -117,9 +115,7 @@ def test_objective_is_the_weighted_sum_of_its_parts(batch):
     assert parts["cosine"].item() == pytest.approx(CosineLoss()(*batch).item(), abs=1e-12)
     by_hand = info_nce_by_hand(prediction.numpy(), answer.numpy(), group.tolist(), TEMPERATURE)
     assert parts["info_nce"].item() == pytest.approx(by_hand, abs=1e-6)
-    assert total.item() == pytest.approx(
-        0.25 * parts["cosine"].item() + 3 * parts["info_nce"].item(), abs=1e-12
-    )
+    assert total.item() == pytest.approx(0.25 * parts["cosine"].item() + 3 * parts["info_nce"].item(), abs=1e-12)
 
 
 @pytest.mark.parametrize(("off", "on", "parameters"), [("cosine", "info_nce", 1), ("info_nce", "cosine", 0)])

@@ -205,11 +205,10 @@ def test_interval_agrees_with_resampling_group_by_group(questions):
     draw = np.random.default_rng(77)
     members = [values[group.numpy() == g] for g in np.unique(group.numpy())]
     means = [
-        np.concatenate([members[g] for g in draw.integers(len(members), size=len(members))]).mean()
-        for _ in range(4000)
+        np.concatenate([members[g] for g in draw.integers(len(members), size=len(members))]).mean() for _ in range(4000)
     ]
     estimate = Bootstrap(group, seed=0).estimate(values)
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.03)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.015)
 
 
 def test_groups_move_as_wholes(draw):

@@ -48,9 +48,7 @@ def part_of_question(pairs, seed=3):
     ids=["case", "white space", "width", "wide spaces"],
 )
 def test_answers_that_differ_in_form_only_are_one_group(other):
-    groups = answer_groups(
-        [pair("q1", "A lattice of cells"), pair("q2", "something else"), pair("q3", other)]
-    )
+    groups = answer_groups([pair("q1", "A lattice of cells"), pair("q2", "something else"), pair("q3", other)])
     assert groups == [0, 1, 0]
 
 

@@ -155,9 +155,7 @@ def test_jsonl_line_that_is_not_json_is_named(problem, line):
     assert "not JSON" in message
 
 
-@pytest.mark.parametrize(
-    "line", ["[" * 100_000, '{"question": ' + "9" * 5000 + "}"], ids=["deep", "long number"]
-)
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"question": ' + "9" * 5000 + "}"], ids=["deep", "long number"])
 def test_jsonl_line_that_the_json_reader_gives_up_on_is_named(problem, line):
     assert "a.jsonl:2:" in problem("a.jsonl", jsonl(GOOD) + line + "\n")
 
@@ -197,9 +195,7 @@ def test_csv_row_with_too_few_fields_is_named(problem):
     assert "no 'answer'" in message
 
 
-@pytest.mark.parametrize(
-    "row", ['q,"a"b', "q," + "a" * 200_000], ids=["text after a quote", "field too long"]
-)
+@pytest.mark.parametrize("row", ['q,"a"b', "q," + "a" * 200_000], ids=["text after a quote", "field too long"])
 def test_csv_row_that_is_not_csv_is_named(problem, row):
     message = problem("a.csv", f"question,answer\nq,a\n{row}\nq,a\n")
     assert "a.csv:3:" in message
@@ -212,9 +208,7 @@ def test_csv_quote_that_never_ends_is_named(problem):
     assert "not CSV" in message
 
 
-@pytest.mark.parametrize(
-    "header", ['"question"x,answer', '"question,answer'], ids=["text after a quote", "open"]
-)
+@pytest.mark.parametrize("header", ['"question"x,answer', '"question,answer'], ids=["text after a quote", "open"])
 def test_csv_header_that_is_not_csv_is_named(problem, header):
     assert "a.csv:1:" in problem("a.csv", f"{header}\nq,a\n")
 

@@ -17,7 +17,23 @@ from cube3d.model import CubeConfig, CubeModel, MLPModel, load_model
 
 CUBE = {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2}
 TRAINING = {"epochs": 4, "batch_size": 8, "patience": 4, "learning_rate": 0.01}
-TOPICS = "tree river stone cloud paper glass wheel bread chair music light water metal horse paint".split()
+TOPICS = [
+    "tree",
+    "river",
+    "stone",
+    "cloud",
+    "paper",
+    "glass",
+    "wheel",
+    "bread",
+    "chair",
+    "music",
+    "light",
+    "water",
+    "metal",
+    "horse",
+    "paint",
+]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +150,7 @@ def test_a_run_that_is_not_evaluated_has_no_report(config_file, tmp_path, capsys
 
 def test_a_folder_that_holds_something_is_not_written_over(trained_run, config_file, capsys):
     assert "is not empty" in refusal(capsys, "train", "--config", config_file, "--out", trained_run)
+    assert "is a file" in refusal(capsys, "train", "--config", config_file, "--out", config_file)
 
 
 def test_resuming_a_finished_run_changes_nothing(trained_run):
@@ -228,6 +245,15 @@ def test_a_damaged_model_is_refused(damage, tmp_path):
         weights.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
     with pytest.raises(UserError, match="not a"):
         load_model(CubeModel, folder)
+
+
+def test_pairs_with_odd_line_separators_come_back(tmp_path):
+    """U+2028 is no line's end in JSON."""
+    path = tmp_path / "pairs.jsonl"
+    records = [{"question": f"What\u2028is {i}?", "answer": f"It\x85is {i}."} for i in range(20)]
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    started = runs.start(tmp_path / "run", parse_settings({"data": {"pairs": [str(path)]}}, "test"))
+    assert runs.load(tmp_path / "run").pairs == started.pairs
 
 
 def test_damaged_pairs_are_refused(trained_run, tmp_path):

@@ -1,6 +1,7 @@
 """Teachers: pooling, vectors of tiny models, the cache, and where a teacher's files come from."""
 
 import fnmatch
+import importlib.util
 import json
 import os
 import shutil
@@ -12,7 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+    dynamic_module_utils,
+)
 
 from cube3d.config import TeacherSettings
 from cube3d.errors import UserError
@@ -51,9 +59,7 @@ def saved_bert(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "bert"
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    config = BertConfig(
-        vocab_size=len(WORDS), max_position_embeddings=POSITIONS, initializer_range=0.5, **sizes
-    )
+    config = BertConfig(vocab_size=len(WORDS), max_position_embeddings=POSITIONS, initializer_range=0.5, **sizes)
     BertModel(config).save_pretrained(folder)
     save_tokenizer(folder, bert=True, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
     return folder
@@ -162,9 +168,7 @@ def test_vectors_are_what_the_model_says_alone(saved_bert, pooling):
     expected = torch.nn.functional.normalize(torch.stack(expected), dim=-1)
     vectors = teacher_of(saved_bert, pooling=pooling).embed(TEXTS)
     assert torch.allclose(vectors, expected, atol=1e-5)
-    assert (torch.pdist(expected) > 0.05).all(), (
-        "the texts must have vectors of their own for this to mean anything"
-    )
+    assert (torch.pdist(expected) > 0.05).all(), "the texts must have vectors of their own for this to mean anything"
 
 
 def test_vectors_are_unit_float32(saved_bert):
@@ -178,9 +182,7 @@ def test_vectors_are_unit_float32(saved_bert):
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_vectors_do_not_depend_on_the_batch_size(saved_bert, pooling, batch_size):
     vectors = teacher_of(saved_bert, pooling=pooling, batch_size=batch_size).embed(TEXTS)
-    assert torch.allclose(
-        vectors, teacher_of(saved_bert, pooling=pooling, batch_size=2).embed(TEXTS), atol=1e-5
-    )
+    assert torch.allclose(vectors, teacher_of(saved_bert, pooling=pooling, batch_size=2).embed(TEXTS), atol=1e-5)
 
 
 def test_vectors_follow_the_order_of_the_texts(saved_bert):
@@ -271,9 +273,7 @@ def test_second_call_runs_no_model_and_gives_the_same_vectors(saved_bert, cache,
 
 
 def test_cached_vectors_are_the_teachers(saved_bert, cache):
-    assert torch.allclose(
-        embed(teacher_of(saved_bert), TEXTS), teacher_of(saved_bert).embed(TEXTS), atol=1e-5
-    )
+    assert torch.allclose(embed(teacher_of(saved_bert), TEXTS), teacher_of(saved_bert).embed(TEXTS), atol=1e-5)
 
 
 def test_only_missing_texts_are_embedded(saved_bert, cache, embedded_texts):
@@ -427,12 +427,8 @@ def test_hub_is_asked_for_safetensors_and_tokenizers_but_neither_pickles_nor_cod
         return any(fnmatch.fnmatch(file, pattern) for pattern in asked["patterns"])
 
     assert asked["name"] == "some/model"
-    assert all(
-        map(fetched, ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "merges.txt"])
-    )
-    assert not any(
-        map(fetched, ["pytorch_model.bin", "modeling_some.py", "training_args.bin", "x.pkl", "README.md"])
-    )
+    assert all(map(fetched, ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "merges.txt"]))
+    assert not any(map(fetched, ["pytorch_model.bin", "modeling_some.py", "training_args.bin", "x.pkl", "README.md"]))
 
 
 @pytest.fixture
@@ -469,6 +465,14 @@ def test_embedded_package_without_its_weights_is_the_users_error(package):
     assert locate.EMBEDDED_DISTRIBUTION in str(caught.value)
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec(locate.EMBEDDED_PACKAGE) is None,
+    reason=f"{locate.EMBEDDED_DISTRIBUTION} is not installed",
+)
+def test_embedded_package_that_is_installed_carries_the_weights_we_know():
+    assert (teacher_of("minilm").folder / WEIGHTS).is_file()
+
+
 def test_missing_embedded_package_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(locate, "EMBEDDED_PACKAGE", "no_such_package_of_anyone")
     with pytest.raises(UserError) as caught:
@@ -481,9 +485,11 @@ def test_missing_embedded_package_names_the_command_that_installs_it(monkeypatch
 
 
 @pytest.fixture
-def trap(bert, tmp_path):
+def trap(bert, tmp_path, monkeypatch):
     """A module in the model's folder that leaves a file behind when it is run."""
     sprung = tmp_path / "sprung"
+    # Should it be run after all, then from here and not from the user's cache.
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     (bert / "trap.py").write_text(
         f"open({str(sprung)!r}, 'w').close()\n"
         "from transformers import BertConfig, BertModel, PreTrainedTokenizerFast\n"

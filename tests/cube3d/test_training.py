@@ -113,7 +113,7 @@ def test_resuming_goes_on_bit_for_bit(interrupted, parts, tmp_path):
 
 @pytest.mark.parametrize("damage", ["no state file", "half a state file"])
 def test_a_checkpoint_that_was_killed_while_saving_is_passed_over(damage, interrupted, parts, tmp_path):
-    expected, history, cut = interrupted
+    expected, _, cut = interrupted
     folder = tmp_path / "run"
     shutil.copytree(cut, folder)
     killed = folder / f"{CHECKPOINT_PREFIX}16"
