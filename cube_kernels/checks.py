@@ -1,31 +1,14 @@
-"""Checks of what callers pass in. Every message names the value and the valid ones.
+"""Checks of the tensors of a call against the lattice and the rule, and against each other.
 
 :func:`check_call` is the only door to the backends: no pointer leaves Python before it has agreed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from cube_kernels.lattice import Lattice
-    from cube_kernels.rule import Rule, RuleParameters
-
-
-def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> None:
-    choices = list(choices)
-    if value not in choices:
-        raise ValueError(f"{owner}: {name} is {value!r}; valid: {', '.join(map(repr, choices))}")
-
-
-def check_positive(owner: str, name: str, value: Any, *, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{owner}: {name} is {value!r}; it takes an integer")
-    if value < least:
-        raise ValueError(f"{owner}: {name} is {value}; it must be at least {least}")
+from cube_kernels.lattice import Lattice
+from cube_kernels.rule import Rule, RuleParameters
 
 
 def check_state(x: Tensor, lattice: Lattice, owner: str) -> None:

@@ -12,8 +12,8 @@ from types import ModuleType
 import torch
 
 from cube_kernels.backends import native, reference
-from cube_kernels.checks import check_choice
 from cube_kernels.lattice import Lattice
+from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule
 
 BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native, reference)}

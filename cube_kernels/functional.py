@@ -10,8 +10,9 @@ from torch import Tensor
 from cube_kernels import dispatch
 from cube_kernels.autograd import Rollout
 from cube_kernels.backends import reference
-from cube_kernels.checks import check_call, check_filters, check_positive, check_state
+from cube_kernels.checks import check_call, check_filters, check_state
 from cube_kernels.lattice import Lattice
+from cube_kernels.options import check_positive
 from cube_kernels.rule import Rule, RuleParameters
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from cube_kernels.checks import check_choice, check_positive
+from cube_kernels.options import check_choice, check_positive
 
 Offset = tuple[int, int, int]
 

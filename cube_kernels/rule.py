@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from cube_kernels.checks import check_choice, check_positive
 from cube_kernels.lattice import Lattice
+from cube_kernels.options import check_choice, check_positive
 
 PERCEPTIONS = ("depthwise", "gather")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cube_kernels.checks import check_choice
 from cube_kernels.lattice import Lattice
+from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule, RuleParameters
 
 name = "native"
