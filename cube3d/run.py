@@ -103,7 +103,7 @@ class Run:
 
 
 def start(folder: Path, settings: Settings) -> Run:
-    """A new run: reads the pairs, splits them, and writes settings and pairs to the folder.
+    """A new run: reads the pairs and splits them. Nothing is written before training begins.
 
     Raises:
         UserError: the folder holds a run already, or the pairs cannot be read or split.
@@ -115,11 +115,15 @@ def start(folder: Path, settings: Settings) -> Run:
     pairs = read_pairs(settings.data.pairs)
     groups = answer_groups(pairs)
     split = split_by_group(groups, pairs, settings.data.validation, settings.data.test, settings.seed)
-    part_of = {i: name for name in PART_NAMES for i in getattr(split, name)}
-    records = [{**asdict(p), "part": part_of[i], "answer_group": groups[i]} for i, p in enumerate(pairs)]
-    save_text(folder / "pairs.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
-    save_text(folder / "config.yaml", dump_settings(settings))
     return Run(folder, settings, pairs, groups, split)
+
+
+def _write_inputs(run: Run) -> None:
+    part_of = {i: name for name in PART_NAMES for i in getattr(run.split, name)}
+    records = [{**asdict(p), "part": part_of[i], "answer_group": run.groups[i]} for i, p in enumerate(run.pairs)]
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    save_text(run.folder / "pairs.jsonl", "".join(lines))
+    save_text(run.config_file, dump_settings(run.settings))
 
 
 def load(folder: Path) -> Run:
@@ -156,7 +160,9 @@ def train(run: Run, progress: bool = True) -> None:
 
     checks: list[Check] = [check_split(run.pairs, run.groups, run.split)]
     require(checks)
-    model = new_model(run)
+    model = new_model(run)  # reads the teacher's vectors: what is wrong with the input shows before a file is written
+    if not run.config_file.exists():
+        _write_inputs(run)
     trained = fit(
         model,
         run.parts.train,

@@ -95,6 +95,15 @@ class MappingTrainer(Trainer):
                 self._parts[name].append(value)
         return (loss, outputs) if return_outputs else loss
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save meets a full disk as RuntimeError
+            folder = Path(self.args.output_dir)
+            kept = complete_checkpoints(folder)
+            hint = f"{kept[-1].name} is whole: make room and resume" if kept else "there is no earlier one"
+            raise UserError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
             logs |= {f"loss_{name}": sum(values) / len(values) for name, values in self._parts.items()}
@@ -145,12 +154,7 @@ def fit(
     trainer = _trainer(model, train, validation, settings, folder, seed)
     if progress:
         trainer.add_callback(EpochLine())
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
-    except (OSError, SafetensorError) as error:
-        kept = complete_checkpoints(folder)
-        hint = f"{kept[-1].name} is whole: make room and resume" if kept else "there is no earlier checkpoint"
-        raise UserError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
+    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     checks = watch.checks([name for name, _ in model.named_parameters()])
     return Trained(trainer.state.log_history, checks)

@@ -187,11 +187,7 @@ def test_resuming_with_another_configuration_is_refused(trained_run, config_file
 def test_a_wrong_setting_is_one_clear_message(override, message, config_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert message in refusal(capsys, "train", "--config", config_file, "--out", tmp_path / "run", override)
-
-
-def test_a_run_that_failed_early_leaves_the_folder_free(config_file, tmp_path, capsys):
-    refusal(capsys, "train", "--config", config_file, "--out", tmp_path / "run", "data.test=0.01")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists(), "the folder is free for the corrected call"
 
 
 def test_a_failed_audit_ends_the_run_and_saves_no_model(config_file, tmp_path, capsys, monkeypatch):
@@ -247,12 +243,15 @@ def test_a_damaged_model_is_refused(damage, tmp_path):
         load_model(CubeModel, folder)
 
 
-def test_pairs_with_odd_line_separators_come_back(tmp_path):
+def test_pairs_with_odd_line_separators_come_back(tmp_path, tiny_teacher):
     """U+2028 is no line's end in JSON."""
     path = tmp_path / "pairs.jsonl"
     records = [{"question": f"What\u2028is {i}?", "answer": f"It\x85is {i}."} for i in range(20)]
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    started = runs.start(tmp_path / "run", parse_settings({"data": {"pairs": [str(path)]}}, "test"))
+    teacher = {"model": str(tiny_teacher), "max_length": 16}
+    values = {"data": {"pairs": [str(path)]}, "teacher": teacher, "cube": CUBE, "training": TRAINING}
+    started = runs.start(tmp_path / "run", parse_settings(values, "test"))
+    runs.train(started, progress=False)
     assert runs.load(tmp_path / "run").pairs == started.pairs
 
 

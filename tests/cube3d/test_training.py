@@ -129,16 +129,19 @@ def test_a_checkpoint_that_was_killed_while_saving_is_passed_over(damage, interr
     assert all(torch.equal(parameters(model)[name], expected[name]) for name in expected)
 
 
-def test_a_full_disk_while_saving_names_the_checkpoint_that_is_whole(parts, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("iostream error")], ids=["system", "torch.save"]
+)
+def test_a_full_disk_while_saving_names_the_checkpoint_that_is_whole(error, parts, tmp_path, monkeypatch):
     saved = MappingTrainer._save_optimizer_and_scheduler
 
     def full(self, output_dir):
         if self.state.global_step > 8:
-            raise OSError(28, "No space left on device")
+            raise error
         return saved(self, output_dir)
 
     monkeypatch.setattr(MappingTrainer, "_save_optimizer_and_scheduler", full)
-    with pytest.raises(UserError, match=r"No space left on device.*checkpoint-8 is whole"):
+    with pytest.raises(UserError, match=r"could not be saved.*checkpoint-8 is whole"):
         train(new_model(), parts, tmp_path)
 
 
