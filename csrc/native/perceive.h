@@ -1,6 +1,8 @@
 // Perception of a range of cells, its adjoint and its filter gradient, in the target's padded layout:
 // a cell's channels fill `stride` numbers, a multiple of the vector, of which those past `channels` are 0.
 #pragma once
+#include <type_traits>
+
 #include "../plan.h"
 #include "vector.h"
 
@@ -48,24 +50,59 @@ inline int64_t neighbor_cell(const NeighborRow& row, int32_t x) {
   return row.base < 0 || row.column[x] < 0 ? -1 : row.base + row.column[x];
 }
 
-// Calls visit(reader) for every cell that reads `cell` (at x of the
-// row) at this offset: the mirror of neighbor_cell. With replicate a face cell has several.
+// The mirror of NeighborRow: the rows that hold the cells reading this row at one offset, and for each column x
+// their columns, column[start[x]] to column[start[x + 1]]. With replicate a face cell has several of each.
+struct ReaderRows {
+  const int32_t *plane, *line;
+  int32_t planes, lines;
+  int64_t base;  // of the first such row, in cells
+  const int32_t* start;
+  const int32_t* column;
+};
+
+inline const int32_t* axis_sources(const AxisMap& map, int32_t shift) {
+  return map.source_start + static_cast<int64_t>(shift + map.radius) * map.size;
+}
+
+inline int64_t row_base(const Plan& plan, int32_t plane, int32_t line) {
+  return (static_cast<int64_t>(plane) * plan.axis[1].size + line) * plan.axis[2].size;
+}
+
+inline ReaderRows reader_rows(const Plan& plan, const Offset& offset, const RowRange& row) {
+  const int32_t* planes = axis_sources(plan.axis[0], offset.axis[0]) + row.plane;
+  const int32_t* lines = axis_sources(plan.axis[1], offset.axis[1]) + row.line;
+  ReaderRows rows{plan.axis[0].source + planes[0],
+                  plan.axis[1].source + lines[0],
+                  planes[1] - planes[0],
+                  lines[1] - lines[0],
+                  0,
+                  axis_sources(plan.axis[2], offset.axis[2]),
+                  plan.axis[2].source};
+  if (rows.planes > 0 && rows.lines > 0) rows.base = row_base(plan, rows.plane[0], rows.line[0]);
+  return rows;
+}
+
+// Calls visit(reader) for every cell that reads column x of the row, in a fixed order.
 template <class Visit>
-inline void for_each_reader(const Plan& plan, const Offset& offset, const RowRange& row, int32_t x, Visit&& visit) {
-  const int32_t at[3] = {row.plane, row.line, x};
-  const int32_t *first[3], *last[3];
-  for (int a = 0; a < 3; ++a) {
-    const AxisMap& map = plan.axis[a];
-    const int32_t* start = map.source_start + static_cast<int64_t>(offset.axis[a] + map.radius) * map.size + at[a];
-    first[a] = map.source + start[0];
-    last[a] = map.source + start[1];
+inline void for_each_reader(const Plan& plan, const ReaderRows& rows, int32_t x, Visit&& visit) {
+  if (rows.planes == 1 && rows.lines == 1) {  // away from replicating faces
+    for (int32_t i = rows.start[x]; i < rows.start[x + 1]; ++i) visit(rows.base + rows.column[i]);
+    return;
   }
-  for (const int32_t* p = first[0]; p < last[0]; ++p) {
-    for (const int32_t* l = first[1]; l < last[1]; ++l) {
-      const int64_t base = (static_cast<int64_t>(*p) * plan.axis[1].size + *l) * plan.axis[2].size;
-      for (const int32_t* c = first[2]; c < last[2]; ++c) visit(base + *c);
+  for (int32_t plane = 0; plane < rows.planes; ++plane) {
+    for (int32_t line = 0; line < rows.lines; ++line) {
+      const int64_t base = row_base(plan, rows.plane[plane], rows.line[line]);
+      for (int32_t i = rows.start[x]; i < rows.start[x + 1]; ++i) visit(base + rows.column[i]);
     }
   }
+}
+
+// Calls group(count, first) for groups of filters whose sums stay in registers, count being a constant.
+template <class Group>
+inline void for_each_filter_group(int32_t filters, Group&& group) {
+  int32_t first = 0;
+  for (; first + 4 <= filters; first += 4) group(std::integral_constant<int, 4>{}, first);
+  for (; first < filters; ++first) group(std::integral_constant<int, 1>{}, first);
 }
 
 template <class T, int Filters>
@@ -96,15 +133,10 @@ inline void perceive(const Plan& plan, const T* state, int32_t stride, const T* 
     T* row_out = out + (first_cell - begin) * out_stride;
     if (plan.filters > 0) {
       const int64_t filter_stride = static_cast<int64_t>(plan.offset_count) * stride;
-      int32_t f = 0;
-      for (; f + 4 <= plan.filters; f += 4) {
-        filter_row<T, 4>(plan, row, neighbors, state, stride, weights + f * filter_stride, row_out + f * stride,
-                         out_stride);
-      }
-      for (; f < plan.filters; ++f) {
-        filter_row<T, 1>(plan, row, neighbors, state, stride, weights + f * filter_stride, row_out + f * stride,
-                         out_stride);
-      }
+      for_each_filter_group(plan.filters, [&](auto count, int32_t first) {
+        filter_row<T, count>(plan, row, neighbors, state, stride, weights + first * filter_stride,
+                             row_out + first * stride, out_stride);
+      });
       return;
     }
     for (int32_t x = row.begin; x < row.end; ++x, row_out += out_stride) {
@@ -119,29 +151,34 @@ inline void perceive(const Plan& plan, const T* state, int32_t stride, const T* 
 }
 
 // gradient[j] += the adjoint of perception for the cells j in [begin, end): a gather over the cells that
-// read j, in a fixed order. `percepts` holds percept_count(plan) * stride numbers a cell.
+// read j, in a fixed order. `percepts` holds percept_count(plan) * stride numbers a cell. `readers` is scratch
+// for offset_count rows.
 template <class T>
 inline void perceive_adjoint(const Plan& plan, const T* percepts, int32_t stride, const T* weights, int64_t begin,
-                             int64_t end, T* gradient) {
+                             int64_t end, ReaderRows* readers, T* gradient) {
   const int64_t percept_stride = static_cast<int64_t>(percept_count(plan)) * stride;
+  const int64_t filter_stride = static_cast<int64_t>(plan.offset_count) * stride;
   for_each_row(plan, begin, end, [&](const RowRange& row, int64_t first_cell) {
+    for (int32_t o = 0; o < plan.offset_count; ++o) readers[o] = reader_rows(plan, plan.offsets[o], row);
     for (int32_t x = row.begin; x < row.end; ++x) {
       T* to = gradient + (first_cell + x - row.begin) * stride;
       for (int32_t c = 0; c < stride; c += lanes<T>) {
         Vector<T> sum = load(to + c);
-        for (int32_t o = 0; o < plan.offset_count; ++o) {
-          for_each_reader(plan, plan.offsets[o], row, x, [&](int64_t reader) {
-            const T* from = percepts + reader * percept_stride + c;
-            if (plan.filters == 0) {
-              sum += load(from + o * stride);
-              return;
-            }
-            for (int32_t f = 0; f < plan.filters; ++f) {
-              sum += load(weights + (static_cast<int64_t>(f) * plan.offset_count + o) * stride + c) *
-                     load(from + f * stride);
-            }
-          });
+        for (int32_t o = 0; o < plan.offset_count && plan.filters == 0; ++o) {
+          for_each_reader(plan, readers[o], x,
+                          [&](int64_t reader) { sum += load(percepts + reader * percept_stride + o * stride + c); });
         }
+        for_each_filter_group(plan.filters, [&](auto count, int32_t first) {
+          Vector<T> part[count] = {};  // one chain of additions a filter
+          for (int32_t o = 0; o < plan.offset_count; ++o) {
+            const T* weight = weights + first * filter_stride + o * stride + c;
+            for_each_reader(plan, readers[o], x, [&](int64_t reader) {
+              const T* from = percepts + reader * percept_stride + first * stride + c;
+              for (int f = 0; f < count; ++f) part[f] += load(weight + f * filter_stride) * load(from + f * stride);
+            });
+          }
+          for (int f = 0; f < count; ++f) sum += part[f];
+        });
         store(to + c, sum);
       }
     }
@@ -151,24 +188,28 @@ inline void perceive_adjoint(const Plan& plan, const T* percepts, int32_t stride
 // gradient[f, o] += sum over the cells i in [begin, end) of percepts[i, f] * state[neighbor o of i].
 template <class T>
 inline void filter_gradient(const Plan& plan, const T* state, int32_t stride, const T* percepts, int64_t begin,
-                            int64_t end, NeighborRow* neighbors, T* gradient) {
+                            int64_t end, T* gradient) {
   const int64_t percept_stride = static_cast<int64_t>(plan.filters) * stride;
+  const int64_t filter_stride = static_cast<int64_t>(plan.offset_count) * stride;
   for_each_row(plan, begin, end, [&](const RowRange& row, int64_t first_cell) {
-    for (int32_t o = 0; o < plan.offset_count; ++o) neighbors[o] = neighbor_row(plan, plan.offsets[o], row);
-    for (int32_t f = 0; f < plan.filters; ++f) {
-      for (int32_t o = 0; o < plan.offset_count; ++o) {
-        T* to = gradient + (static_cast<int64_t>(f) * plan.offset_count + o) * stride;
+    for (int32_t o = 0; o < plan.offset_count; ++o) {
+      const NeighborRow neighbors = neighbor_row(plan, plan.offsets[o], row);
+      if (neighbors.base < 0) continue;
+      for_each_filter_group(plan.filters, [&](auto count, int32_t first) {
         for (int32_t c = 0; c < stride; c += lanes<T>) {
-          Vector<T> sum = load(to + c);
+          T* to = gradient + first * filter_stride + o * stride + c;
+          Vector<T> sum[count];
+          for (int f = 0; f < count; ++f) sum[f] = load(to + f * filter_stride);
           for (int32_t x = row.begin; x < row.end; ++x) {
-            const int64_t cell = neighbor_cell(neighbors[o], x);
+            const int64_t cell = neighbor_cell(neighbors, x);
             if (cell < 0) continue;
-            const int64_t reader = first_cell + x - row.begin;
-            sum += load(percepts + reader * percept_stride + f * stride + c) * load(state + cell * stride + c);
+            const Vector<T> value = load(state + cell * stride + c);
+            const T* from = percepts + (first_cell + x - row.begin) * percept_stride + first * stride + c;
+            for (int f = 0; f < count; ++f) sum[f] += load(from + f * stride) * value;
           }
-          store(to + c, sum);
+          for (int f = 0; f < count; ++f) store(to + f * filter_stride, sum[f]);
         }
-      }
+      });
     }
   });
 }

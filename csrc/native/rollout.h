@@ -170,6 +170,7 @@ template <class T>
 struct BlockScratch {
   BlockScratch(const Plan& plan, const Layout<T>& layout, bool backward)
       : neighbors(plan.offset_count),
+        readers(backward ? plan.offset_count : 0),
         inputs(block_cells * layout.inputs),
         hidden(block_cells * layout.hidden),
         heads(block_cells * layout.heads),
@@ -177,6 +178,7 @@ struct BlockScratch {
         hidden_gradient(backward ? block_cells * layout.hidden : 0),
         input_gradient(backward ? block_cells * layout.inputs : 0) {}
   Buffer<NeighborRow> neighbors;
+  Buffer<ReaderRows> readers;
   Buffer<T> inputs;
   Buffer<T> hidden;
   Buffer<T> heads;
@@ -337,7 +339,7 @@ void step_block_gradient(const Task<T>& task, const T* state, const T* drive, co
       drive_gradient[(begin + i) * plan.drive + u] += from[layout.own + layout.percepts + u];
     }
   }
-  filter_gradient<T>(plan, state, stride, percept_gradient, begin, end, scratch.neighbors, partial + at.filters);
+  filter_gradient<T>(plan, state, stride, percept_gradient, begin, end, partial + at.filters);
 }
 
 // How a crew's members share the threads, the batch and a sample's cells.
@@ -562,7 +564,8 @@ void rollout_backward(const Plan& plan, const BackwardCall<T>& call) {
             });
           }
           member.barrier.wait();
-          perceive_adjoint<T>(plan, percept_gradient, layout.stride, weights.filters, begin, end, next_gradient);
+          perceive_adjoint<T>(plan, percept_gradient, layout.stride, weights.filters, begin, end, block.readers,
+                              next_gradient);
           member.barrier.wait();
           T* const old = gradient;
           gradient = next_gradient;
