@@ -146,10 +146,11 @@ def run(case: Case, inputs: Inputs, backend: str, steps: int = STEPS, **options)
 
 
 def assert_close(actual: dict[str, Tensor], truth: dict[str, Tensor], tolerance: float) -> None:
-    """Each tensor's error, as an L2 norm relative to the truth's, is below the tolerance."""
+    """Each tensor's error, as an L2 norm, is below the tolerance times the truth's. Inputs and cotangents are of
+    size one, so what nearly vanishes is measured against 0.01 an element: it carries the rounding of the rest."""
     assert actual.keys() == truth.keys()
     for name, right in truth.items():
         assert actual[name].shape == right.shape, name
-        size = max(right.double().norm().item(), 1e-6)
-        error = (actual[name].double() - right.double()).norm().item() / size
+        size = max(right.double().norm().item(), 0.01 * right.numel() ** 0.5)
+        error = (actual[name].double() - right.double()).norm().item() / max(size, 1e-300)
         assert error <= tolerance, f"{name}: relative error {error:.2e}, allowed {tolerance:.0e}"
