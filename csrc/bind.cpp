@@ -111,15 +111,17 @@ class NativePlan {
     }
   }
 
-  // "auto": the widest vectors among those that pad the channels least.
+  // "auto": the widest vectors among those that pad the channels least; portable ones only for want of others,
+  // since they have no fused multiply-add.
   const Target& target_for(const std::string& isa, int item_size) const {
-    const Target* best = nullptr;
+    const std::vector<const Target*> targets = supported_targets();
+    const Target* best = targets.front();
     int best_stride = 0;
-    for (const Target* target : supported_targets()) {
+    for (const Target* target : targets) {
       if (isa == target->name) return *target;
       const int lanes = target->vector_bytes / item_size;
       const int stride = (plan_.channels + lanes - 1) / lanes * lanes;
-      if (best == nullptr || stride <= best_stride) {
+      if (best == &cube::portable_target || stride <= best_stride) {
         best = target;
         best_stride = stride;
       }

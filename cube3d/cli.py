@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cube3d.config import Settings, load_settings
 from cube3d.errors import UserError
@@ -28,14 +29,17 @@ def _train(options: argparse.Namespace) -> None:
     print(f"trained: {run.model_folder}; next: cube3d evaluate {options.out}")
 
 
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
 def _require_same(saved: Settings, given: Settings, folder: Path) -> None:
-    old, new = saved.model_dump(), given.model_dump()
-    differing = [
-        f"{section}.{key}" if isinstance(old[section], dict) else section
-        for section in old
-        for key in (old[section] if isinstance(old[section], dict) else [section])
-        if (old[section][key] != new[section][key] if isinstance(old[section], dict) else old[section] != new[section])
-    ]
+    new = dict(_flat(given.model_dump()))
+    differing = [name for name, value in _flat(saved.model_dump()) if value != new[name]]
     if differing:
         raise UserError(f"{folder}: its checkpoints are of another configuration: {', '.join(differing)} differ")
 

@@ -13,6 +13,7 @@ from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters,
 from cube_kernels.backends import native, reference
 from cube_kernels.dispatch import choose
 from tests.conformance.cases import Case, draw_inputs, run
+from tests.conftest import native_isas
 
 LATTICE = Lattice((2, 3, 4), 5)
 RULE = Rule(filters=2, hidden=6, drive=2)
@@ -100,6 +101,17 @@ def test_a_forced_backend_runs_or_says_why_not(monkeypatch):
     monkeypatch.setenv("CUBE_KERNELS_BACKEND", "fast")
     with pytest.raises(ValueError, match="CUBE_KERNELS_BACKEND is 'fast'; valid"):
         choose("auto", LATTICE, RULE, torch.float32, cpu)
+
+
+@pytest.mark.skipif("avx512" not in native_isas(), reason="chooses among the instruction sets of an AVX-512 CPU")
+def test_the_instruction_set_is_the_widest_that_pads_least():
+    def chosen(channels: int, item_size: int) -> str:
+        return native.plan(Lattice((2, 2, 2), channels), Rule()).isa("auto", item_size)
+
+    assert [chosen(channels, 4) for channels in (1, 8, 9, 16, 24, 32)] == [
+        "avx2", "avx2", "avx512", "avx512", "avx2", "avx512"
+    ]  # fmt: skip
+    assert [chosen(channels, 8) for channels in (3, 4, 8, 12)] == ["avx2", "avx2", "avx512", "avx2"]
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch):
