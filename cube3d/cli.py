@@ -105,7 +105,7 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; a user's error is one message on stderr and exit status 2."""
+    """Runs one command; a user's error is one message on stderr and exit status 2, an interrupt 130."""
     options = _parser().parse_args(arguments)
     # Read when transformers is imported: its bars and notices would drown the run's own lines.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -115,6 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, BackendError) as error:
         print(f"cube3d: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("cube3d: interrupted; `cube3d train --resume` goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 

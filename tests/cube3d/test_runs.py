@@ -202,6 +202,15 @@ def test_a_failed_audit_ends_the_run_and_saves_no_model(config_file, tmp_path, c
     assert "each parameter got a gradient" in failed
 
 
+def test_an_interrupt_says_how_to_go_on(config_file, tmp_path, capsys, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cube3d.trainer.MappingTrainer.training_step", interrupt)
+    assert main(["train", "--config", str(config_file), "--out", str(tmp_path / "run")]) == 130
+    assert "train --resume" in capsys.readouterr().err
+
+
 def test_the_split_audit_sees_a_shared_answer():
     pairs = [Pair("a?", "One.", "f:1"), Pair("b?", "one.", "f:2"), Pair("c?", "Two.", "f:3")]
     assert not check_split(pairs, [0, 1, 2], Split([0], [1], [2])).passed
