@@ -53,21 +53,28 @@ class Parts:
 
 
 def embed_part(pairs: Sequence[Pair], groups: Sequence[int], teacher: Teacher) -> Part:
-    """The pairs as vectors; the cache makes a second call cheap."""
-    first = {normalized(pair.answer): i for i, pair in reversed(list(enumerate(pairs)))}
-    rows = sorted(first.values())
-    vectors = embed(teacher, [p.question for p in pairs] + [p.answer for p in pairs])
-    question, answer = vectors[: len(pairs)], vectors[len(pairs) :]
-    group = torch.tensor(groups)
-    bank_text = [pairs[i].answer for i in rows]
-    return Part(list(pairs), question, answer, group, answer[rows], group[rows], bank_text)
+    """The pairs as vectors."""
+    question, answer = _embed_sides(pairs, teacher)
+    return _part(pairs, torch.tensor(groups), question, answer)
 
 
 def embed_parts(pairs: Sequence[Pair], groups: Sequence[int], split: Split, teacher: Teacher) -> Parts:
     """Each part of the split as vectors."""
-    embed(teacher, [p.question for p in pairs] + [p.answer for p in pairs])  # all at once, into the cache
+    question, answer = _embed_sides(pairs, teacher)
+    group = torch.tensor(groups)
     parts = {
-        name: embed_part([pairs[i] for i in indices], [groups[i] for i in indices], teacher)
-        for name, indices in vars(split).items()
+        name: _part([pairs[i] for i in rows], group[rows], question[rows], answer[rows])
+        for name, rows in vars(split).items()
     }
     return Parts(**parts)
+
+
+def _embed_sides(pairs: Sequence[Pair], teacher: Teacher) -> tuple[Tensor, Tensor]:
+    vectors = embed(teacher, [p.question for p in pairs] + [p.answer for p in pairs])
+    return vectors[: len(pairs)], vectors[len(pairs) :]
+
+
+def _part(pairs: Sequence[Pair], group: Tensor, question: Tensor, answer: Tensor) -> Part:
+    first = {normalized(pair.answer): i for i, pair in reversed(list(enumerate(pairs)))}
+    rows = sorted(first.values())
+    return Part(list(pairs), question, answer, group, answer[rows], group[rows], [pairs[i].answer for i in rows])

@@ -41,14 +41,18 @@ def extension() -> tuple[ModuleType | None, str]:
         return None, HOW_TO_BUILD.format(error=error)
 
 
+def _module() -> ModuleType:
+    """The compiled module, in a call that ``why_not`` has let through."""
+    module, reason = extension()
+    assert module is not None, reason
+    return module
+
+
 def isa() -> str:
     """The instruction set that CUBE_KERNELS_ISA asks for, or "auto"."""
-    module, reason = extension()
-    if module is None:
-        raise RuntimeError(reason)
     wanted = os.environ.get(ISA_VARIABLE, "auto")
     if wanted != "auto":
-        check_choice("cube_kernels", ISA_VARIABLE, wanted, ["auto", *module.supported_isas()])
+        check_choice("cube_kernels", ISA_VARIABLE, wanted, ["auto", *_module().supported_isas()])
     return wanted
 
 
@@ -68,9 +72,7 @@ def why_not(lattice: Lattice, rule: Rule, dtype: torch.dtype, device: torch.devi
 def plan(lattice: Lattice, rule: Rule) -> Any:
     """The lattice and the rule as the C++ side sees them."""
     depthwise = rule.perception == "depthwise"
-    module, _ = extension()
-    assert module is not None
-    return module.Plan(
+    return _module().Plan(
         shape=lattice.shape,
         channels=lattice.channels,
         offsets=lattice.offsets if depthwise else lattice.offsets[1:],
@@ -92,10 +94,8 @@ def _pointers(tensors: RuleParameters) -> list[int]:
 
 
 def _schedule(x: Tensor, drive: Tensor | None, steps: int, checkpoint_every: int) -> Any:
-    module, _ = extension()
-    assert module is not None
     shared_drive = drive is not None and drive.shape[0] == 1
-    return module.Schedule(len(x), shared_drive, steps, checkpoint_every, torch.get_num_threads())
+    return _module().Schedule(len(x), shared_drive, steps, checkpoint_every, torch.get_num_threads())
 
 
 def forward(
