@@ -24,8 +24,10 @@ class CMakeBuild(build_ext):
             raise ValueError(f"CUBE_KERNELS_BUILD_NATIVE is {choice!r}; valid: {', '.join(CHOICES)}")
         if choice == "0":
             return
+        module = Path(self.get_ext_fullpath(ext.name)).resolve()
+        module.unlink(missing_ok=True)  # a build that fails must not leave an older module behind
         try:
-            self.run_cmake(Path(self.get_ext_fullpath(ext.name)).resolve().parent)
+            self.run_cmake(module.parent)
         except (OSError, subprocess.CalledProcessError) as error:
             if choice == "1":
                 raise

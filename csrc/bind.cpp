@@ -17,7 +17,7 @@ namespace {
 
 using cube::Target;
 
-std::vector<const Target*> supported_targets() {
+std::vector<const Target*> find_targets() {
   std::vector<const Target*> targets{&cube::portable_target};
 #ifdef CUBE_X86_TARGETS
   __builtin_cpu_init();
@@ -29,6 +29,11 @@ std::vector<const Target*> supported_targets() {
     }
   }
 #endif
+  return targets;
+}
+
+const std::vector<const Target*>& supported_targets() {
+  static const std::vector<const Target*> targets = find_targets();
   return targets;
 }
 
@@ -44,77 +49,109 @@ E named(const std::string& name, const std::vector<const char*>& names) {
 class NativePlan {
  public:
   NativePlan(const std::array<int32_t, 3>& shape, int32_t channels, const std::vector<std::array<int32_t, 3>>& offsets,
-             std::array<std::vector<int32_t>, 3> axis_targets, int32_t filters, bool own_state, int32_t drive,
-             int32_t inputs, int32_t hidden, const std::string& activation, const std::string& squash,
-             const std::string& update, double step_size)
+             std::array<std::vector<int32_t>, 3> axis_targets, int32_t filters)
       : targets_(std::move(axis_targets)) {
     for (const auto& offset : offsets) offsets_.push_back({{offset[0], offset[1], offset[2]}});
-    for (int a = 0; a < 3; ++a) {
-      const int32_t size = shape[a], shifts = static_cast<int32_t>(targets_[a].size()) / size;
-      for (int32_t s = 0; s < shifts; ++s) {
-        for (int32_t j = 0; j < size; ++j) {
-          source_starts_[a].push_back(static_cast<int32_t>(sources_[a].size()));
-          for (int32_t i = 0; i < size; ++i) {
-            if (targets_[a][s * size + i] == j) sources_[a].push_back(i);
-          }
-        }
-      }
-      source_starts_[a].push_back(static_cast<int32_t>(sources_[a].size()));
-      plan_.axis[a] = {size, (shifts - 1) / 2, targets_[a].data(), source_starts_[a].data(), sources_[a].data()};
-    }
+    for (int a = 0; a < 3; ++a) mirror_axis(a, shape[a]);
     plan_.cells = int64_t{shape[0]} * shape[1] * shape[2];
     plan_.channels = channels;
     plan_.offset_count = static_cast<int32_t>(offsets_.size());
     plan_.offsets = offsets_.data();
     plan_.filters = filters;
+    mutable_channels_.assign(channels, 1);
+    plan_.mutable_channels = mutable_channels_.data();
+    plan_.fire_threshold = uint64_t{1} << 32;
+    plan_.fire_scale = 1;
+    plan_.alive_channel = -1;
+  }
+  NativePlan(const NativePlan&) = delete;
+
+  void set_rule(bool own_state, int32_t drive, int32_t inputs, int32_t hidden, const std::string& activation,
+                const std::string& squash, const std::string& update, double step_size) {
     plan_.own_state = own_state;
     plan_.drive = drive;
     plan_.inputs = inputs;
     plan_.hidden = hidden;
     plan_.activation = named<cube::Activation>(activation, {"relu", "gelu", "silu", "tanh"});
     plan_.squash = named<cube::Squash>(squash, {"identity", "tanh"});
-    plan_.update = named<cube::Update>(update, {"residual", "replace", "gated"});
+    plan_.update = named<cube::Update>(update, {"residual", "replace", "gated", "leaky"});
     plan_.step_size = step_size;
   }
-  NativePlan(const NativePlan&) = delete;
 
-  void forward(const std::string& isa, int item_size, const cube::Schedule& schedule,
-               const std::array<uintptr_t, 5>& weights, uintptr_t state, uintptr_t drive, uintptr_t result,
-               uintptr_t checkpoints) const {
-    const Target& target = target_for(isa, item_size);
-    py::gil_scoped_release unlocked;
-    if (item_size == 4) {
-      target.forward32(plan_, {schedule, rule<float>(weights), at<const float>(state), at<const float>(drive),
-                               at<float>(result), at<float>(checkpoints)});
-    } else {
-      target.forward64(plan_, {schedule, rule<double>(weights), at<const double>(state), at<const double>(drive),
-                               at<double>(result), at<double>(checkpoints)});
-    }
+  void set_fire(uint64_t threshold, double scale) {
+    plan_.fire_threshold = threshold;
+    plan_.fire_scale = scale;
   }
 
-  void backward(const std::string& isa, int item_size, const cube::Schedule& schedule,
-                const std::array<uintptr_t, 5>& weights, uintptr_t state, uintptr_t drive, uintptr_t checkpoints,
-                uintptr_t result_gradient, uintptr_t state_gradient, uintptr_t drive_gradient,
-                const std::array<uintptr_t, 5>& gradients) const {
-    const Target& target = target_for(isa, item_size);
-    py::gil_scoped_release unlocked;
-    if (item_size == 4) {
-      target.backward32(plan_,
-                        {schedule, rule<float>(weights), at<const float>(state), at<const float>(drive),
-                         at<const float>(checkpoints), at<const float>(result_gradient), at<float>(state_gradient),
-                         at<float>(drive_gradient), rule_gradients<float>(gradients)});
-    } else {
-      target.backward64(plan_,
-                        {schedule, rule<double>(weights), at<const double>(state), at<const double>(drive),
-                         at<const double>(checkpoints), at<const double>(result_gradient), at<double>(state_gradient),
-                         at<double>(drive_gradient), rule_gradients<double>(gradients)});
+  void set_clamp(double low, double high) {
+    plan_.clamps = true;
+    plan_.low = low;
+    plan_.high = high;
+  }
+
+  void set_retention(const std::array<std::vector<double>, 3>& axes) {
+    for (const double d : axes[0]) {
+      for (const double h : axes[1]) {
+        for (const double w : axes[2]) retention_.push_back(d * h * w);
+      }
     }
+    plan_.retention = retention_.data();
+  }
+
+  void set_immutable(const std::vector<int32_t>& channels) {
+    for (const int32_t channel : channels) mutable_channels_.at(channel) = 0;
+  }
+
+  void set_alive(int32_t channel, double threshold, bool before, bool after, double dead_value,
+                 const std::vector<std::array<int32_t, 3>>& offsets) {
+    for (const auto& offset : offsets) pool_offsets_.push_back({{offset[0], offset[1], offset[2]}});
+    plan_.alive_channel = channel;
+    plan_.alive_threshold = threshold;
+    plan_.alive_before = before;
+    plan_.alive_after = after;
+    plan_.dead_value = dead_value;
+    plan_.pool_count = static_cast<int32_t>(pool_offsets_.size());
+    plan_.pool_offsets = pool_offsets_.data();
+  }
+
+  using Weights = std::array<uintptr_t, 6>;
+
+  void forward(const std::string& isa, const cube::Schedule& schedule, const Weights& weights, uintptr_t state,
+               uintptr_t drive, uintptr_t write_mask, uintptr_t result, uintptr_t checkpoints, uintptr_t trajectory,
+               uintptr_t taken) const {
+    const cube::Functions& functions = functions_for(isa, schedule.storage);
+    py::gil_scoped_release unlocked;
+    functions.forward(plan_, {schedule, rule(weights), at(state), at(drive), at<uint8_t>(write_mask), at(result),
+                              at(checkpoints), at(trajectory), at<int64_t>(taken)});
+  }
+
+  void backward(const std::string& isa, const cube::Schedule& schedule, const Weights& weights, uintptr_t state,
+                uintptr_t drive, uintptr_t write_mask, uintptr_t checkpoints, uintptr_t taken,
+                uintptr_t result_gradient, uintptr_t trajectory_gradient, uintptr_t state_gradient,
+                uintptr_t drive_gradient, const Weights& gradients) const {
+    const cube::Functions& functions = functions_for(isa, schedule.storage);
+    py::gil_scoped_release unlocked;
+    functions.backward(plan_, {schedule, rule(weights), at(state), at(drive), at<uint8_t>(write_mask), at(checkpoints),
+                               at<int64_t>(taken), at(result_gradient), at(trajectory_gradient), at(state_gradient),
+                               at(drive_gradient), rule_gradients(gradients)});
+  }
+
+  void perception(const std::string& which, const std::string& isa, const std::string& storage, int64_t batch,
+                  int threads, uintptr_t bank, uintptr_t state, uintptr_t percepts, uintptr_t result) const {
+    const cube::PerceptionCall call{storage_named(storage), batch,     threads, at(bank), at(state),
+                                    at(percepts),           at(result)};
+    const cube::Functions& functions = functions_for(isa, call.storage);
+    const auto function = which == "forward"   ? functions.perceive
+                          : which == "adjoint" ? functions.perceive_adjoint
+                                               : functions.bank_gradient;
+    py::gil_scoped_release unlocked;
+    function(plan_, call);
   }
 
   // "auto": the widest vectors among those that pad the channels least; portable ones only for want of others,
   // since they have no fused multiply-add.
   const Target& target_for(const std::string& isa, int item_size) const {
-    const std::vector<const Target*> targets = supported_targets();
+    const std::vector<const Target*>& targets = supported_targets();
     const Target* best = targets.front();
     int best_stride = 0;
     for (const Target* target : targets) {
@@ -130,23 +167,57 @@ class NativePlan {
     return *best;
   }
 
+  static cube::Storage storage_named(const std::string& name) {
+    return named<cube::Storage>(name, {"float64", "float32", "bfloat16", "float16"});
+  }
+
  private:
-  template <class T>
+  // The tables by which cells are found that read a cell.
+  void mirror_axis(int a, int32_t size) {
+    const int32_t shifts = static_cast<int32_t>(targets_[a].size()) / size;
+    for (int32_t s = 0; s < shifts; ++s) {
+      std::vector<std::vector<int32_t>> readers(size);
+      for (int32_t i = 0; i < size; ++i) {
+        const int32_t target = targets_[a][s * size + i];
+        if (target >= 0) readers[target].push_back(i);
+      }
+      for (const auto& of_cell : readers) {
+        source_starts_[a].push_back(static_cast<int32_t>(sources_[a].size()));
+        sources_[a].insert(sources_[a].end(), of_cell.begin(), of_cell.end());
+        only_sources_[a].push_back(of_cell.empty() ? -1 : of_cell.size() > 1 ? -2 : of_cell.front());
+      }
+    }
+    source_starts_[a].push_back(static_cast<int32_t>(sources_[a].size()));
+    plan_.axis[a] = {size,
+                     (shifts - 1) / 2,
+                     targets_[a].data(),
+                     source_starts_[a].data(),
+                     sources_[a].data(),
+                     only_sources_[a].data()};
+  }
+
+  const cube::Functions& functions_for(const std::string& isa, cube::Storage storage) const {
+    const bool wide = storage == cube::Storage::float64;
+    const Target& target = target_for(isa, wide ? 8 : 4);
+    return wide ? target.wide : target.single;
+  }
+
+  template <class T = void>
   static T* at(uintptr_t address) {
     return reinterpret_cast<T*>(address);
   }
-  template <class T>
-  static cube::RuleWeights<T> rule(const std::array<uintptr_t, 5>& p) {
-    return {at<const T>(p[0]), at<const T>(p[1]), at<const T>(p[2]), at<const T>(p[3]), at<const T>(p[4])};
+  static cube::RuleWeights rule(const Weights& p) {
+    return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5])};
   }
-  template <class T>
-  static cube::RuleGradients<T> rule_gradients(const std::array<uintptr_t, 5>& p) {
-    return {at<T>(p[0]), at<T>(p[1]), at<T>(p[2]), at<T>(p[3]), at<T>(p[4])};
+  static cube::RuleGradients rule_gradients(const Weights& p) {
+    return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5])};
   }
 
   cube::Plan plan_{};
-  std::vector<cube::Offset> offsets_;
-  std::array<std::vector<int32_t>, 3> targets_, source_starts_, sources_;
+  std::vector<cube::Offset> offsets_, pool_offsets_;
+  std::array<std::vector<int32_t>, 3> targets_, source_starts_, sources_, only_sources_;
+  std::vector<double> retention_;
+  std::vector<uint8_t> mutable_channels_;
 };
 
 }  // namespace
@@ -161,19 +232,37 @@ PYBIND11_MODULE(_native, m) {
   m.attr("compiler") = CUBE_COMPILER;
 
   py::class_<cube::Schedule>(m, "Schedule")
-      .def(py::init([](int64_t batch, bool shared_drive, int64_t steps, int64_t checkpoint_every, int threads) {
-        return cube::Schedule{batch, shared_drive, steps, checkpoint_every, threads};
+      .def(py::init([](const std::string& storage, int64_t batch, bool shared_drive, bool shared_write_mask,
+                       int64_t steps, int64_t checkpoint_every, uint64_t seed, int64_t trajectory_every,
+                       double tolerance, int threads) {
+        return cube::Schedule{NativePlan::storage_named(storage),
+                              batch,
+                              shared_drive,
+                              shared_write_mask,
+                              steps,
+                              checkpoint_every,
+                              seed,
+                              trajectory_every,
+                              tolerance,
+                              threads};
       }));
 
   py::class_<NativePlan>(m, "Plan")
       .def(py::init<const std::array<int32_t, 3>&, int32_t, const std::vector<std::array<int32_t, 3>>&,
-                    std::array<std::vector<int32_t>, 3>, int32_t, bool, int32_t, int32_t, int32_t, const std::string&,
-                    const std::string&, const std::string&, double>(),
+                    std::array<std::vector<int32_t>, 3>, int32_t>(),
            py::kw_only(), py::arg("shape"), py::arg("channels"), py::arg("offsets"), py::arg("axis_targets"),
-           py::arg("filters"), py::arg("own_state"), py::arg("drive"), py::arg("inputs"), py::arg("hidden"),
-           py::arg("activation"), py::arg("squash"), py::arg("update"), py::arg("step_size"))
+           py::arg("filters"))
+      .def("set_rule", &NativePlan::set_rule, py::kw_only(), py::arg("own_state"), py::arg("drive"), py::arg("inputs"),
+           py::arg("hidden"), py::arg("activation"), py::arg("squash"), py::arg("update"), py::arg("step_size"))
+      .def("set_fire", &NativePlan::set_fire, py::kw_only(), py::arg("threshold"), py::arg("scale"))
+      .def("set_clamp", &NativePlan::set_clamp)
+      .def("set_retention", &NativePlan::set_retention)
+      .def("set_immutable", &NativePlan::set_immutable)
+      .def("set_alive", &NativePlan::set_alive, py::kw_only(), py::arg("channel"), py::arg("threshold"),
+           py::arg("before"), py::arg("after"), py::arg("dead_value"), py::arg("offsets"))
       .def("isa", [](const NativePlan& plan, const std::string& isa,
                      int item_size) { return plan.target_for(isa, item_size).name; })
       .def("forward", &NativePlan::forward)
-      .def("backward", &NativePlan::backward);
+      .def("backward", &NativePlan::backward)
+      .def("perception", &NativePlan::perception);
 }

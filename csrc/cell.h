@@ -47,16 +47,19 @@ inline ValueAndSlope<V> squash(V delta) {
   }
 }
 
-// The new state of a cell from its state x and the heads' outputs.
+// The new state of a cell from its state x, the heads' outputs and its pace: the step size, a leaky cell's rate,
+// times the fire mask.
 template <Update kind, Squash squash_kind, class V>
-inline V updated(V x, V delta, V gate, double step_size) {
+inline V updated(V x, V delta, V gate, V pace) {
   const V target = squash<squash_kind>(delta).value;
   if constexpr (kind == Update::residual) {
-    return x + scaled(target, step_size);
+    return x + pace * target;
   } else if constexpr (kind == Update::replace) {
     return target;
+  } else if constexpr (kind == Update::gated) {
+    return x + pace * logistic(gate) * (target - x);
   } else {
-    return x + logistic(gate) * (target - x);
+    return x + pace * (target - x);
   }
 }
 
@@ -65,20 +68,24 @@ struct UpdateGradient {
   V state;
   V delta;
   V gate;
+  V pace;
 };
 
-// The vector-Jacobian product of `updated` with the gradient g of the new state.
+// The vector-Jacobian product of `updated` with the gradient g of the new state. The pace's is that of a leaky
+// cell; the others' paces are constants.
 template <Update kind, Squash squash_kind, class V>
-inline UpdateGradient<V> updated_gradient(V x, V delta, V gate, double step_size, V g) {
+inline UpdateGradient<V> updated_gradient(V x, V delta, V gate, V pace, V g) {
   const V one = broadcast<V>(1);
   const auto target = squash<squash_kind>(delta);
   if constexpr (kind == Update::residual) {
-    return {g, scaled(g * target.slope, step_size), V{}};
+    return {g, g * pace * target.slope, V{}, V{}};
   } else if constexpr (kind == Update::replace) {
-    return {V{}, g * target.slope, V{}};
+    return {V{}, g * target.slope, V{}, V{}};
+  } else if constexpr (kind == Update::gated) {
+    const V s = logistic(gate), moved = g * pace;
+    return {g - moved * s, moved * s * target.slope, moved * (target.value - x) * s * (one - s), V{}};
   } else {
-    const V s = logistic(gate);
-    return {g * (one - s), g * s * target.slope, g * (target.value - x) * s * (one - s)};
+    return {g - g * pace, g * pace * target.slope, V{}, g * (target.value - x)};
   }
 }
 

@@ -8,18 +8,24 @@ namespace cube {
 
 enum class Activation : int { relu, gelu, silu, tanh };
 enum class Squash : int { identity, tanh };
-enum class Update : int { residual, replace, gated };
+enum class Update : int { residual, replace, gated, leaky };
 
-// The boundary map of one axis of `size` cells, for shifts -radius..radius.
+// How the caller's numbers are stored. Half-width ones are computed in float and rounded after every step.
+enum class Storage : int { float64, float32, bfloat16, float16 };
+
+// The boundary map of one axis of `size` cells, for shifts -reach..reach. Entries of a shift begin at
+// (shift + reach) * size.
 struct AxisMap {
   int32_t size;
-  int32_t radius;
-  // target[(shift + radius) * size + i]: the index that cell i reads at i + shift, or -1 outside a wall.
+  int32_t reach;
+  // The index that cell i reads at i + shift, or -1 outside.
   const int32_t* target;
-  // The mirror of `target`: the cells that read cell j at that shift are
-  // source[source_start[(shift + radius) * size + j] .. source_start[(shift + radius) * size + j + 1]).
+  // The mirror of `target`: the cells that read cell j at that shift are source[source_start[j]] to
+  // source[source_start[j + 1]] (source_start having the shift's entries, too).
   const int32_t* source_start;
   const int32_t* source;
+  // The only cell that reads cell j at that shift, -1 if there is none, -2 if there are several.
+  const int32_t* only_source;
 };
 
 struct Offset {
@@ -30,6 +36,8 @@ struct Plan {
   AxisMap axis[3];
   int64_t cells;
   int32_t channels;
+
+  // Perception, hidden layer, update: see cube_kernels/rule.py.
   int32_t offset_count;
   const Offset* offsets;
   int32_t filters;  // filters a channel; 0 where the neighbors' states are gathered without weights
@@ -41,6 +49,19 @@ struct Plan {
   Squash squash;
   Update update;
   double step_size;
+
+  uint64_t fire_threshold;  // a cell fires if its random word is below; 2^32: every cell in every step
+  double fire_scale;        // of a fired cell's change
+  bool clamps;
+  double low, high;
+  const double* retention;          // [cells], the absorbing boundary's factor; null for none
+  const uint8_t* mutable_channels;  // [channels], 0 for those that never change
+
+  int32_t alive_channel;  // -1: every cell lives
+  bool alive_before, alive_after;
+  double alive_threshold, dead_value;
+  int32_t pool_count;  // offsets over which life is measured
+  const Offset* pool_offsets;
 };
 
 static inline int32_t head_count(const Plan& plan) { return plan.update == Update::gated ? 2 : 1; }
@@ -48,57 +69,76 @@ static inline int32_t head_count(const Plan& plan) { return plan.update == Updat
 // Vectors of `channels` numbers that perception hands to the hidden layer.
 static inline int32_t percept_count(const Plan& plan) { return plan.filters > 0 ? plan.filters : plan.offset_count; }
 
-// Everything below is in the caller's layout: contiguous, channels last.
-template <class T>
+// Everything below is in the caller's layout and storage: contiguous, channels last.
 struct RuleWeights {
-  const T* filters;        // [filters, offsets, channels]
-  const T* hidden_weight;  // [hidden, inputs]
-  const T* hidden_bias;    // [hidden]
-  const T* head_weight;    // [heads * channels, hidden]
-  const T* head_bias;      // [heads * channels]
+  const void* bank;           // [filters, offsets, channels]
+  const void* hidden_weight;  // [hidden, inputs]
+  const void* hidden_bias;    // [hidden]
+  const void* head_weight;    // [heads * channels, hidden]
+  const void* head_bias;      // [heads * channels]
+  const void* rate;           // [channels], of the leaky update; null for ones
 };
 
-template <class T>
 struct RuleGradients {
-  T* filters;
-  T* hidden_weight;
-  T* hidden_bias;
-  T* head_weight;
-  T* head_bias;
+  void* bank;
+  void* hidden_weight;
+  void* hidden_bias;
+  void* head_weight;
+  void* head_bias;
+  void* rate;  // null for none
 };
 
 struct Schedule {
+  Storage storage;
   int64_t batch;
-  bool shared_drive;  // one drive for the whole batch
+  bool shared_drive, shared_write_mask;  // one for the whole batch
   int64_t steps;
   int64_t checkpoint_every;
+  uint64_t seed;
+  int64_t trajectory_every;  // 0: no trajectory
+  double tolerance;          // negative: every sample takes all steps
   int threads;
 };
 
 // States at steps k, 2k, ... below `steps`; step 0 is the input itself.
 static inline int64_t checkpoint_count(int64_t steps, int64_t every) { return steps > 0 ? (steps - 1) / every : 0; }
 
-template <class T>
 struct ForwardCall {
   Schedule schedule;
-  RuleWeights<T> weights;
-  const T* state;  // [batch, cells, channels]
-  const T* drive;  // [batch or 1, cells, drive]
-  T* result;       // [batch, cells, channels]
-  T* checkpoints;  // [checkpoint_count, batch, cells, channels], or null to keep none
+  RuleWeights weights;
+  const void* state;          // [batch, cells, channels]
+  const void* drive;          // [batch or 1, cells, drive]
+  const uint8_t* write_mask;  // [batch or 1, cells], 0 for cells that never change; null if all may
+  void* result;               // [batch, cells, channels]
+  void* checkpoints;          // [checkpoint_count, batch, cells, channels], or null to keep none
+  void* trajectory;           // [steps / trajectory_every, batch, cells, channels]
+  int64_t* taken;             // [batch], the steps of each sample; null without a tolerance
 };
 
-template <class T>
 struct BackwardCall {
   Schedule schedule;
-  RuleWeights<T> weights;
-  const T* state;
-  const T* drive;
-  const T* checkpoints;
-  const T* result_gradient;
-  T* state_gradient;
-  T* drive_gradient;  // like the drive
-  RuleGradients<T> gradients;
+  RuleWeights weights;
+  const void* state;
+  const void* drive;
+  const uint8_t* write_mask;
+  const void* checkpoints;
+  const int64_t* taken;             // null: all steps
+  const void* result_gradient;      // [batch, cells, channels]
+  const void* trajectory_gradient;  // like the trajectory; null for zero
+  void* state_gradient;
+  void* drive_gradient;  // like the drive
+  RuleGradients gradients;
+};
+
+// Perception alone; the bank is null where the plan gathers.
+struct PerceptionCall {
+  Storage storage;
+  int64_t batch;
+  int threads;
+  const void* bank;      // [filters, offsets, channels]
+  const void* state;     // [batch, cells, channels]
+  const void* percepts;  // [batch, cells, percept_count, channels]
+  void* result;          // percepts, a state or a bank
 };
 
 }  // namespace cube

@@ -1,19 +1,27 @@
 """Fast, exact, trainable 3D lattices for PyTorch."""
 
+from cube_kernels.automaton import Automaton, bind
 from cube_kernels.dispatch import BackendError
 from cube_kernels.embedding import EmbeddingCube
+from cube_kernels.filters import fixed_filters
 from cube_kernels.functional import perceive, rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
-from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.rule import Alive, Rule, RuleParameters
+from cube_kernels.schedule import Rollout
 
 __all__ = [
+    "Alive",
+    "Automaton",
     "BackendError",
     "CubeLayer",
     "EmbeddingCube",
     "Lattice",
+    "Rollout",
     "Rule",
     "RuleParameters",
+    "bind",
+    "fixed_filters",
     "perceive",
     "rollout",
 ]

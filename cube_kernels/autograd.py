@@ -1,4 +1,4 @@
-"""The autograd Function of a rollout that a compiled backend runs forward and backward."""
+"""The autograd Functions of what a compiled backend runs forward and backward."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.schedule import Rollout, Schedule
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-class Rollout(torch.autograd.Function):
+class _Rollout(torch.autograd.Function):
     """Keeps the states at every ``checkpoint_every``-th step and nothing else; the backend's backward pass
     recomputes what it needs. Differentiable once: for second derivatives use ``backend="reference"``."""
 
@@ -24,41 +25,139 @@ class Rollout(torch.autograd.Function):
     def forward(
         ctx: Any,
         backend: ModuleType,
-        lattice: Lattice,
-        rule: Rule,
-        steps: int,
-        checkpoint_every: int,
-        for_backward: bool,
+        automaton: Automaton,
+        schedule: Schedule,
         x: Tensor,
         drive: Tensor | None,
-        *parameters: Tensor | None,
-    ) -> Tensor:
-        x, drive = x.contiguous(), _contiguous(drive)
-        weights = RuleParameters(*map(_contiguous, parameters))  # type: ignore[arg-type]
-        result, checkpoints = backend.forward(x, weights, lattice, rule, drive, steps, checkpoint_every, for_backward)
-        if for_backward:
-            ctx.save_for_backward(x, drive, checkpoints, *weights)
-            ctx.call = (backend, lattice, rule, steps, checkpoint_every)
-        return result
+        write_mask: Tensor | None,
+        *weights: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        rule_weights = StepWeights(*weights)  # type: ignore[arg-type]
+        state, trajectory, taken, checkpoints = backend.forward(
+            x, rule_weights, automaton, schedule, drive, write_mask, keep_checkpoints=True
+        )
+        ctx.save_for_backward(x, drive, write_mask, checkpoints, taken, *weights)
+        ctx.call = (backend, automaton, schedule)
+        if taken is not None:
+            ctx.mark_non_differentiable(taken)
+        ctx.set_materialize_grads(False)
+        return state, trajectory, taken
 
     @staticmethod
-    def backward(ctx: Any, result_gradient: Tensor) -> tuple[Any, ...]:
-        backend, lattice, rule, steps, checkpoint_every = ctx.call
+    def backward(
+        ctx: Any, state_gradient: Tensor | None, trajectory_gradient: Tensor | None, _: None
+    ) -> tuple[Any, ...]:
+        backend, automaton, schedule = ctx.call
         if torch.is_grad_enabled():  # create_graph=True; the second derivative would silently be zero
             raise RuntimeError(
                 f"cube_kernels: backend {backend.name!r} is differentiable once; for second derivatives "
                 "(create_graph=True) use backend='reference'"
             )
-        x, drive, checkpoints, *parameters = ctx.saved_tensors
-        x_gradient, gradients, drive_gradient = backend.backward(
-            result_gradient.contiguous(),
+        x, drive, write_mask, checkpoints, taken, *weights = ctx.saved_tensors
+        x_gradient, drive_gradient, gradients = backend.backward(
+            torch.zeros_like(x) if state_gradient is None else state_gradient.contiguous(),
+            _contiguous(trajectory_gradient),
             x,
-            RuleParameters(*parameters),
-            lattice,
-            rule,
+            StepWeights(*weights),
+            automaton,
+            schedule,
             drive,
-            steps,
-            checkpoint_every,
+            write_mask,
             checkpoints,
+            taken,
         )
-        return None, None, None, None, None, None, x_gradient, drive_gradient, *gradients
+        return None, None, None, x_gradient, drive_gradient, None, *gradients
+
+
+def rollout(
+    backend: ModuleType,
+    x: Tensor,
+    weights: StepWeights,
+    automaton: Automaton,
+    schedule: Schedule,
+    drive: Tensor | None,
+    write_mask: Tensor | None,
+) -> Rollout:
+    """See :func:`cube_kernels.rollout`; ``steps`` of the result is None where every sample takes all of them."""
+    x, drive, write_mask = x.contiguous(), _contiguous(drive), _contiguous(write_mask)
+    weights = StepWeights(*map(_contiguous, weights))  # type: ignore[arg-type]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, drive, *weights)):
+        state, trajectory, taken = _Rollout.apply(backend, automaton, schedule, x, drive, write_mask, *weights)
+    else:
+        state, trajectory, taken, _ = backend.forward(
+            x, weights, automaton, schedule, drive, write_mask, keep_checkpoints=False
+        )
+    return Rollout(state, trajectory, taken)
+
+
+# Perception, its adjoint and its filter gradient are each linear in both arguments, and the derivatives of each
+# are the other two: so they are differentiable any number of times.
+
+
+class _Perceive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, backend: ModuleType, lattice: Lattice, x: Tensor, filters: Tensor | None) -> Tensor:
+        x, filters = x.contiguous(), _contiguous(filters)
+        ctx.save_for_backward(x, filters)
+        ctx.call = (backend, lattice)
+        return backend.perceive(x, lattice, filters)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        (backend, lattice), (x, filters) = ctx.call, ctx.saved_tensors
+        needs_x, needs_filters = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            _PerceiveAdjoint.apply(backend, lattice, gradient, filters) if needs_x else None,
+            _FilterGradient.apply(backend, lattice, x, gradient) if needs_filters else None,
+        )
+
+
+class _PerceiveAdjoint(torch.autograd.Function):
+    """``[B, D, H, W, P·C]`` to ``[B, D, H, W, C]``: the transpose of perception in ``x``."""
+
+    @staticmethod
+    def forward(ctx: Any, backend: ModuleType, lattice: Lattice, percepts: Tensor, filters: Tensor | None) -> Tensor:
+        percepts, filters = percepts.contiguous(), _contiguous(filters)
+        ctx.save_for_backward(percepts, filters)
+        ctx.call = (backend, lattice)
+        return backend.perceive_adjoint(percepts, lattice, filters)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        (backend, lattice), (percepts, filters) = ctx.call, ctx.saved_tensors
+        needs_percepts, needs_filters = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            _Perceive.apply(backend, lattice, gradient, filters) if needs_percepts else None,
+            _FilterGradient.apply(backend, lattice, gradient, percepts) if needs_filters else None,
+        )
+
+
+class _FilterGradient(torch.autograd.Function):
+    """``[P, offsets, C]``: the transpose of perception in the filters."""
+
+    @staticmethod
+    def forward(ctx: Any, backend: ModuleType, lattice: Lattice, x: Tensor, percepts: Tensor) -> Tensor:
+        x, percepts = x.contiguous(), percepts.contiguous()
+        ctx.save_for_backward(x, percepts)
+        ctx.call = (backend, lattice)
+        return backend.filter_gradient(x, lattice, percepts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        (backend, lattice), (x, percepts) = ctx.call, ctx.saved_tensors
+        needs_x, needs_percepts = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            _PerceiveAdjoint.apply(backend, lattice, percepts, gradient) if needs_x else None,
+            _Perceive.apply(backend, lattice, x, gradient) if needs_percepts else None,
+        )
+
+
+def perceive(backend: ModuleType, x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
+    """See :func:`cube_kernels.perceive`."""
+    return _Perceive.apply(backend, lattice, x, filters)

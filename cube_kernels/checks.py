@@ -5,52 +5,69 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Size, Tensor
 
+from cube_kernels.automaton import Automaton
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.rule import RuleParameters
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_state(x: Tensor, lattice: Lattice, owner: str) -> None:
-    """A state of this lattice: a floating-point ``[B, D, H, W, C]``."""
+    """A state of this lattice: ``[B, D, H, W, C]`` in one of :data:`DTYPES`."""
     expected = (*lattice.shape, lattice.channels)
-    if x.dim() != 5 or tuple(x.shape[1:]) != expected:
+    if x.dim() != 5 or x.shape[1:] != expected:
         wanted = ", ".join(map(str, ("B", *expected)))
         raise ValueError(f"{owner}: x has shape {list(x.shape)}; this lattice takes [{wanted}]")
-    if not x.dtype.is_floating_point:
-        raise TypeError(f"{owner}: x is {x.dtype}; it takes a floating-point dtype")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"{owner}: x is {x.dtype}; valid: {', '.join(map(str, DTYPES))}")
 
 
-def _check_like(tensor: Tensor, name: str, shape: tuple[int, ...], x: Tensor, owner: str) -> None:
-    if tuple(tensor.shape) != shape:
+def check_like(tensor: Tensor, name: str, shape: tuple[int, ...], x: Tensor, owner: str) -> None:
+    """A tensor of this shape, in the dtype and on the device of ``x``."""
+    if tensor.shape != shape:
         raise ValueError(f"{owner}: {name} has shape {list(tensor.shape)}; expected {list(shape)}")
-    if tensor.dtype != x.dtype:
+    if tensor.dtype is not x.dtype:
         raise TypeError(f"{owner}: {name} is {tensor.dtype}, but x is {x.dtype}; they must agree")
     if tensor.device != x.device:
         raise ValueError(f"{owner}: {name} is on {tensor.device}, but x is on {x.device}; they must agree")
 
 
-def check_filters(filters: Tensor | None, shape: tuple[int, ...] | None, x: Tensor, owner: str) -> None:
-    """The filter bank of a depthwise perception, or None where nothing is weighted."""
-    if shape is None and filters is not None:
-        raise ValueError(f"{owner}: filters were given, but perception 'gather' has none; pass None")
-    if shape is not None:
-        if filters is None:
-            raise ValueError(f"{owner}: filters is None; perception 'depthwise' takes a bank of shape {list(shape)}")
-        _check_like(filters, "filters", shape, x, owner)
-
-
-def check_call(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule, drive: Tensor | None) -> None:
+def check_call(
+    x: Tensor, parameters: RuleParameters, bound: Automaton, drive: Tensor | None, write_mask: Tensor | None
+) -> None:
     """Raises ValueError or TypeError unless the tensors fit the lattice, the rule and each other."""
-    owner = "rollout"
-    check_state(x, lattice, owner)
-    shapes = rule.parameter_shapes(lattice)
-    check_filters(parameters.filters, shapes.pop("filters", None), x, owner)
-    for name, shape in shapes.items():
-        _check_like(getattr(parameters, name), name, shape, x, owner)
+    owner, rule = "rollout", bound.rule
+    check_state(x, bound.lattice, owner)
+    shapes = bound.parameter_shapes
+    for name, tensor in zip(RuleParameters._fields, parameters, strict=True):
+        if (tensor is None) == (name not in shapes):
+            if tensor is not None:
+                check_like(tensor, name, shapes[name], x, owner)
+        elif tensor is None:
+            raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shapes[name])}")
+        else:
+            raise ValueError(f"{owner}: {name} was given, but this rule has none; pass None")
     if (drive is None) != (rule.drive == 0):
         given = "no drive was given" if drive is None else "a drive was given"
         raise ValueError(f"{owner}: {given}, but the rule has {rule.drive} drive channels")
     if drive is not None:
-        batch = drive.shape[0] if drive.dim() == 5 and drive.shape[0] in (1, x.shape[0]) else x.shape[0]
-        _check_like(drive, "drive", (batch, *lattice.shape, rule.drive), x, owner)
+        check_like(drive, "drive", _per_sample(drive, x, (*bound.lattice.shape, rule.drive)), x, owner)
+    if write_mask is not None:
+        shape = _per_sample(write_mask, x, bound.lattice.shape)
+        if write_mask.shape != shape:
+            raise ValueError(f"{owner}: write_mask has shape {list(write_mask.shape)}; expected {list(shape)}")
+        if write_mask.dtype is not torch.bool:
+            raise TypeError(
+                f"{owner}: write_mask is {write_mask.dtype}; it takes torch.bool, True where cells may change"
+            )
+        if write_mask.device != x.device:
+            raise ValueError(f"{owner}: write_mask is on {write_mask.device}, but x is on {x.device}; they must agree")
+
+
+def _per_sample(tensor: Tensor, x: Tensor, shape: tuple[int, ...]) -> Size:
+    """``[B or 1, *shape]``, whichever the tensor comes nearer to."""
+    shared = tensor.dim() == len(shape) + 1 and tensor.shape[0] == 1
+    return Size((1 if shared else x.shape[0], *shape))

@@ -26,8 +26,9 @@ class BackendError(RuntimeError):
     """The backend that was asked for cannot run the call; the message gives its reason."""
 
 
-def choose(backend: str, lattice: Lattice, rule: Rule, dtype: torch.dtype, device: torch.device) -> ModuleType:
-    """The backend for such a call: the first that can for ``"auto"``, unless ``CUBE_KERNELS_BACKEND`` names
+def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> ModuleType:
+    """The backend for such a call (perception alone if there is no rule): the first that can for ``"auto"``, unless
+    ``CUBE_KERNELS_BACKEND`` names
     one; otherwise the named one.
 
     Raises:
@@ -37,9 +38,9 @@ def choose(backend: str, lattice: Lattice, rule: Rule, dtype: torch.dtype, devic
     owner, source = "cube_kernels", "backend"
     if backend == "auto":
         backend, source = os.environ.get(BACKEND_VARIABLE, "auto"), BACKEND_VARIABLE
-    check_choice(owner, source, backend, ["auto", *BACKENDS])
     if backend == "auto":
         return next(b for b in BACKENDS.values() if b.why_not(lattice, rule, dtype, device) is None)
+    check_choice(owner, source, backend, ["auto", *BACKENDS])
     reason = BACKENDS[backend].why_not(lattice, rule, dtype, device)
     if reason is not None:
         raise BackendError(f"{owner}: {source} is {backend!r}, but it cannot run this call: {reason}")

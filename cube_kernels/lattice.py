@@ -7,29 +7,40 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from cube_kernels.options import check_choice, check_positive
+from cube_kernels.options import check_choice, check_positive, check_range, once_hashed
 
 Offset = tuple[int, int, int]
 
 OUTSIDE = -1
 """Index of a neighbor that does not exist: it reads as zero."""
 
+
+def _inside(index: int, size: int) -> int:
+    return index if 0 <= index < size else OUTSIDE
+
+
 # What each boundary makes of index i + shift on an axis of `size` cells. One line a boundary: every backend
 # follows the tables built from these.
 BOUNDARIES: dict[str, Callable[[int, int], int]] = {
-    "walls": lambda index, size: index if 0 <= index < size else OUTSIDE,
+    "walls": _inside,
     "periodic": lambda index, size: index % size,
     "replicate": lambda index, size: min(max(index, 0), size - 1),
+    "reflecting": lambda index, size: abs((index + size - 1) % (2 * size - 2) - (size - 1)) if size > 1 else index,
+    "absorbing": _inside,
 }
 
-# Which offsets within the radius belong to each neighborhood.
+# Which offsets within the radius belong to each neighborhood. Those in 2D lie in the plane of H and W.
 NEIGHBORHOODS: dict[str, Callable[[Offset, int], bool]] = {
     "von_neumann": lambda offset, radius: sum(map(abs, offset)) <= radius,
     "moore": lambda offset, radius: max(map(abs, offset)) <= radius,
+    "von_neumann_2d": lambda offset, radius: offset[0] == 0 and sum(map(abs, offset)) <= radius,
+    "moore_2d": lambda offset, radius: offset[0] == 0 and max(map(abs, offset)) <= radius,
 }
 
 
+@once_hashed
 @dataclass(frozen=True)
 class Lattice:
     """``D×H×W`` cells of ``channels`` numbers each.
@@ -38,20 +49,30 @@ class Lattice:
         shape: cells along each axis, ``(D, H, W)``, each at least 1.
         channels: numbers ``C`` a cell. A state is a tensor ``[B, D, H, W, C]``.
         neighborhood: ``"von_neumann"`` (cells within ``radius`` steps along the axes: 7 for radius 1, itself
-            included) or ``"moore"`` (the surrounding block: 27).
-        radius: how far a cell looks, in cells.
-        boundary: what a cell reads beyond a face: ``"walls"`` (zeros), ``"periodic"`` (the opposite face) or
-            ``"replicate"`` (the nearest cell: zero flux). It applies at every step.
+            included), ``"moore"`` (the surrounding block: 27), the same in the plane of H and W
+            (``"von_neumann_2d"``: 5, ``"moore_2d"``: 9), or a sequence of offsets ``(d, h, w)``, taken as they
+            are and in their order.
+        radius: how far a named neighborhood looks, in cells.
+        boundary: what a cell reads beyond a face: ``"walls"`` (zeros), ``"periodic"`` (the opposite face),
+            ``"replicate"`` (the nearest cell: zero flux), ``"reflecting"`` (mirrored at the face's cells, which
+            are not repeated) or ``"absorbing"`` (zeros, and the state fades towards the faces: after every step
+            it is multiplied by ``η``). It applies at every step.
+        sponge_width, sponge_strength: of the absorbing boundary (Cerjan et al., 1985): a cell ``i`` cells from the
+            nearest face of an axis has ``η = exp(-(strength · max(0, width - i) / width)²)`` there, and the
+            product over the axes in all. An axis of one cell absorbs nothing.
 
     Raises:
-        ValueError: a size below 1, or an unknown neighborhood or boundary; the message names the valid ones.
+        ValueError, TypeError: a size below 1, an unknown neighborhood or boundary, offsets that are none or
+            repeat themselves, a mirror on an axis of one cell; the message names the value and the valid ones.
     """
 
     shape: tuple[int, int, int]
     channels: int
-    neighborhood: str = "von_neumann"
+    neighborhood: str | tuple[Offset, ...] = "von_neumann"
     radius: int = 1
     boundary: str = "walls"
+    sponge_width: int = 4
+    sponge_strength: float = 0.5
 
     def __post_init__(self) -> None:
         shape = tuple(self.shape)
@@ -62,8 +83,39 @@ class Lattice:
         object.__setattr__(self, "shape", shape)  # a list is as good, but only a tuple can be hashed
         check_positive("Lattice", "channels", self.channels)
         check_positive("Lattice", "radius", self.radius)
-        check_choice("Lattice", "neighborhood", self.neighborhood, NEIGHBORHOODS)
         check_choice("Lattice", "boundary", self.boundary, BOUNDARIES)
+        if isinstance(self.neighborhood, str):
+            check_choice("Lattice", "neighborhood", self.neighborhood, NEIGHBORHOODS)
+        else:
+            self._take_offsets()
+        check_positive("Lattice", "sponge_width", self.sponge_width)
+        check_range("Lattice", "sponge_strength", self.sponge_strength, 0, math.inf)
+        if self.boundary != "absorbing" and (self.sponge_width, self.sponge_strength) != (4, 0.5):
+            raise ValueError(f"Lattice: only boundary 'absorbing' has a sponge, and boundary is {self.boundary!r}")
+        if self.boundary == "reflecting":
+            for axis, name in enumerate("DHW"):
+                if shape[axis] == 1 and self.reach[axis]:
+                    raise ValueError(
+                        f"Lattice: boundary 'reflecting' is undefined on axis {name} of {shape}: it has one cell and "
+                        "no mirror image; take another boundary, or offsets that do not leave that axis"
+                    )
+
+    def _take_offsets(self) -> None:
+        listed: Any = self.neighborhood
+        try:
+            offsets = tuple((int(d), int(h), int(w)) for d, h, w in listed)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"Lattice: neighborhood is {self.neighborhood!r}; it takes {', '.join(map(repr, NEIGHBORHOODS))} or a "
+                "sequence of offsets (d, h, w)"
+            ) from None
+        repeated = sorted({o for o in offsets if offsets.count(o) > 1})
+        if not offsets or repeated:
+            wrong = f"holds {repeated[0]} twice" if repeated else "is an empty sequence of offsets"
+            raise ValueError(f"Lattice: neighborhood {wrong}; it takes at least one offset, each once")
+        if self.radius != 1:
+            raise ValueError(f"Lattice: radius is {self.radius}, but a sequence of offsets has its own reach")
+        object.__setattr__(self, "neighborhood", offsets)
 
     @property
     def cells(self) -> int:
@@ -72,14 +124,36 @@ class Lattice:
 
     @cached_property
     def offsets(self) -> tuple[Offset, ...]:
-        """Offsets ``(d, h, w)`` of the neighborhood: the cell itself first, the rest in ascending order."""
+        """Offsets ``(d, h, w)`` of the neighborhood; of a named one the cell itself first, the rest in ascending
+        order."""
+        if not isinstance(self.neighborhood, str):
+            return self.neighborhood
         reach = range(-self.radius, self.radius + 1)
         belongs = NEIGHBORHOODS[self.neighborhood]
         around = (o for o in itertools.product(reach, reach, reach) if any(o) and belongs(o, self.radius))
         return ((0, 0, 0), *around)
 
+    @cached_property
+    def neighbors(self) -> tuple[Offset, ...]:
+        """The offsets without the cell itself."""
+        return tuple(o for o in self.offsets if any(o))
+
+    @cached_property
+    def reach(self) -> tuple[int, int, int]:
+        """How far the offsets go along each axis, in cells."""
+        d, h, w = (max(abs(o[axis]) for o in self.offsets) for axis in range(3))
+        return d, h, w
+
     def axis_targets(self, axis: int) -> list[list[int]]:
-        """The boundary map of one axis: ``[shift + radius][i]`` is the index that cell ``i`` reads at
-        ``i + shift`` for shifts ``-radius..radius``, or :data:`OUTSIDE`."""
-        size, beyond = self.shape[axis], BOUNDARIES[self.boundary]
-        return [[beyond(i + shift, size) for i in range(size)] for shift in range(-self.radius, self.radius + 1)]
+        """The boundary map of one axis: ``[shift + reach][i]`` is the index that cell ``i`` reads at
+        ``i + shift`` for shifts ``-reach..reach``, or :data:`OUTSIDE`."""
+        size, reach, beyond = self.shape[axis], self.reach[axis], BOUNDARIES[self.boundary]
+        return [[beyond(i + shift, size) for i in range(size)] for shift in range(-reach, reach + 1)]
+
+    def axis_retention(self, axis: int) -> list[float]:
+        """The factor ``η`` of each index of one axis: 1 everywhere unless the boundary is absorbing."""
+        size = self.shape[axis]
+        if self.boundary != "absorbing" or size == 1:
+            return [1.0] * size
+        depths = (max(0, self.sponge_width - min(i, size - 1 - i)) / self.sponge_width for i in range(size))
+        return [math.exp(-((self.sponge_strength * depth) ** 2)) for depth in depths]

@@ -5,19 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cube_kernels.automaton import bind
 from cube_kernels.dispatch import BACKENDS
 from cube_kernels.functional import rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice, check_positive
 from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.schedule import Rollout
 
 
 class CubeLayer(nn.Module):
     """``[B, D, H, W, C] → [B, D, H, W, C]``: ``steps`` steps of a learned rule on a lattice.
 
-    The parameters are those of :meth:`Rule.parameter_shapes`. They start so that a rollout begins close to the
+    The parameters are ``bind(lattice, rule).parameter_shapes``. They start so that a rollout begins close to the
     state it was given: filters ``N(0, 1/offsets)``, the hidden layer as ``nn.Linear`` does, head weights
-    ``N(0, 0.02²)`` for the residual and gated updates and ``N(0, 1/hidden)`` for "replace", gates at σ(-2).
+    ``N(0, 0.02²)`` for the residual and gated updates and ``N(0, 1/hidden)`` for the others, gates at σ(-2), time
+    constants at 1.
 
     Args:
         lattice: size, channels, neighborhood and boundary.
@@ -45,7 +48,7 @@ class CubeLayer(nn.Module):
             check_positive("CubeLayer", "checkpoint_every", checkpoint_every)
         self.lattice, self.rule, self.steps = lattice, rule, steps
         self.backend, self.checkpoint_every = backend, checkpoint_every
-        shapes = rule.parameter_shapes(lattice)
+        shapes = bind(lattice, rule).parameter_shapes
         for name in RuleParameters._fields:
             self.register_parameter(name, nn.Parameter(torch.empty(shapes[name])) if name in shapes else None)
         self.reset_parameters()
@@ -58,31 +61,50 @@ class CubeLayer(nn.Module):
         bound = parameters.hidden_weight.shape[1] ** -0.5
         nn.init.uniform_(parameters.hidden_weight, -bound, bound)
         nn.init.uniform_(parameters.hidden_bias, -bound, bound)
-        nn.init.normal_(parameters.head_weight, std=self.rule.hidden**-0.5 if self.rule.update == "replace" else 0.02)
+        nn.init.normal_(
+            parameters.head_weight, std=0.02 if self.rule.update in ("residual", "gated") else self.rule.hidden**-0.5
+        )
         nn.init.zeros_(parameters.head_bias)
         if self.rule.update == "gated":
             nn.init.constant_(parameters.head_bias[self.lattice.channels :], -2.0)
+        if parameters.log_time_constant is not None:
+            nn.init.zeros_(parameters.log_time_constant)
 
     @property
     def rule_parameters(self) -> RuleParameters:
         """The parameters as :func:`cube_kernels.rollout` takes them."""
         return RuleParameters(*(getattr(self, name) for name in RuleParameters._fields))
 
-    def forward(self, x: Tensor, drive: Tensor | None = None, steps: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        drive: Tensor | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        write_mask: Tensor | None = None,
+        trajectory_every: int | None = None,
+        tolerance: float | None = None,
+    ) -> Tensor | Rollout:
         """
         Args:
             x: states ``[B, D, H, W, C]`` in the parameters' dtype and on their device.
             drive: ``[B or 1, D, H, W, rule.drive]`` for a rule that has one.
             steps: steps of this call; None takes the layer's.
+            seed, write_mask, trajectory_every, tolerance: see :func:`cube_kernels.rollout`; the last two change
+                what is returned.
         """
         return rollout(
             x,
             self.rule_parameters,
             self.lattice,
             self.rule,
-            drive=drive,
             steps=self.steps if steps is None else steps,
+            drive=drive,
+            write_mask=write_mask,
+            seed=seed,
             checkpoint_every=self.checkpoint_every,
+            trajectory_every=trajectory_every,
+            tolerance=tolerance,
             backend=self.backend,
         )
 

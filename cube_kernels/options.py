@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 
 def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -17,3 +17,29 @@ def check_positive(owner: str, name: str, value: Any, *, least: int = 1) -> None
         raise TypeError(f"{owner}: {name} is {value!r}; it takes an integer")
     if value < least:
         raise ValueError(f"{owner}: {name} is {value}; it must be at least {least}")
+
+
+def check_range(owner: str, name: str, value: Any, low: float, high: float) -> None:
+    """A number in ``[low, high]``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{owner}: {name} is {value!r}; it takes a number")
+    if not low <= value <= high:
+        raise ValueError(f"{owner}: {name} is {value}; it must lie in [{low}, {high}]")
+
+
+T = TypeVar("T", bound=type)
+
+
+def once_hashed(frozen: T) -> T:
+    """A frozen dataclass that computes its hash once: it is a key of every call."""
+    compute: Callable[[Any], int] = frozen.__hash__
+
+    def remembered(self: Any) -> int:
+        known = self.__dict__.get("_hash")
+        if known is None:
+            known = compute(self)
+            object.__setattr__(self, "_hash", known)
+        return known
+
+    frozen.__hash__ = remembered  # type: ignore[assignment]
+    return frozen

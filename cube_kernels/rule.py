@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
-from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice, check_positive
+from cube_kernels.filters import FILTERS
+from cube_kernels.options import check_choice, check_positive, check_range, once_hashed
 
 PERCEPTIONS = ("depthwise", "gather")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
 SQUASHES = ("identity", "tanh")
 # Each update with the squash ψ it usually has: neural cellular automata add a raw change, the others move
 # towards a bounded target.
-UPDATES = {"residual": "identity", "replace": "tanh", "gated": "tanh"}
+UPDATES = {"residual": "identity", "replace": "tanh", "gated": "tanh", "leaky": "tanh"}
+ALIVE_WHEN = ("before", "after", "both")
 
 
 class RuleParameters(NamedTuple):
-    """The tensors of a rule, shared by all cells. Shapes: :meth:`Rule.parameter_shapes`."""
+    """The tensors of a rule, shared by all cells. Shapes: :meth:`Automaton.parameter_shapes`."""
 
     filters: Tensor | None
     hidden_weight: Tensor
     hidden_bias: Tensor
     head_weight: Tensor
     head_bias: Tensor
+    log_time_constant: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Alive:
+    """A cell lives if the largest value of one channel over its neighborhood exceeds a threshold; a dead cell is
+    set to a value (Mordvintsev et al., 2020). The comparison has no gradient, and what a write mask protects,
+    death does not change either.
+
+    Args:
+        channel: the channel that says so.
+        threshold: what it must exceed.
+        when: measured on the state ``"before"`` the update, ``"after"`` it, or ``"both"``: alive in both.
+        dead_value: what a dead cell's channels become.
+
+    Raises:
+        ValueError, TypeError: a negative channel, an unknown ``when``.
+    """
+
+    channel: int
+    threshold: float = 0.1
+    when: str = "both"
+    dead_value: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive("Alive", "channel", self.channel, least=0)
+        check_range("Alive", "threshold", self.threshold, -math.inf, math.inf)
+        check_choice("Alive", "when", self.when, ALIVE_WHEN)
+        check_range("Alive", "dead_value", self.dead_value, -math.inf, math.inf)
+
+
+@once_hashed
 @dataclass(frozen=True)
 class Rule:
     """One step of a cell, the same for all cells.
@@ -38,30 +71,45 @@ class Rule:
         z = [x (own_state); p; u]             the input: own state, percepts, drive
         a = φ(W1 z + b1)                      hidden layer
         Δ = W2 a + b2,   g = Wg a + bg        heads; g for "gated" only
-        residual:  x ← x + s·ψ(Δ)             neural cellular automata (Mordvintsev et al., 2020)
-        replace:   x ← ψ(Δ)                   the classic cell
-        gated:     x ← x + σ(g)·(ψ(Δ) − x)    contractive
+        residual:  x ← x + m·s·ψ(Δ)           neural cellular automata (Mordvintsev et al., 2020)
+        replace:   x ← x + m·(ψ(Δ) − x)       the classic cell
+        gated:     x ← x + m·σ(g)·(ψ(Δ) − x)  contractive
+        leaky:     x ← x + m·s/τ·(ψ(Δ) − x)   leaky integration, τ = exp(log_time_constant) a channel
+
+    and then, in this order: clamp; the absorbing boundary's factor ``η``; what the write mask or
+    ``immutable_channels`` protect keeps its old value; dead cells take the dead value. ``m`` is the fire mask.
 
     Args:
-        perception: ``"depthwise"``: ``filters`` weighted sums over the neighborhood for each channel,
-            ``p[k,c] = Σ_o w[k,o,c]·x[i+o,c]``; ``"gather"``: the neighbors' states themselves, in offset order,
-            without the cell's own.
-        filters: filters a channel for ``"depthwise"``; leave it at 1 for ``"gather"``, which has none.
+        perception: ``"depthwise"``: weighted sums over the neighborhood for each channel,
+            ``p[k,c] = Σ_o w[k,o,c]·x[i+o,c]``, of ``fixed_filters`` first and ``filters`` learned ones after
+            them; ``"gather"``: the neighbors' states themselves, in offset order, without the cell's own.
+        filters: learned filters a channel for ``"depthwise"``; 0 for none beside fixed ones. Leave it at 1 for
+            ``"gather"``, which has none.
+        fixed_filters: names from :data:`cube_kernels.filters.FILTERS`: ``"identity"``, ``"sobel_d"``,
+            ``"sobel_h"``, ``"sobel_w"``, ``"laplacian"``.
         own_state: whether the cell's own state is part of the input.
         drive: channels ``U`` of a drive ``u`` held constant over the steps; 0 for none.
         hidden: width of the hidden layer.
         activation: φ, one of ``"relu"``, ``"gelu"`` (tanh form), ``"silu"``, ``"tanh"``.
-        update: ``"residual"``, ``"replace"`` or ``"gated"``.
+        update: ``"residual"``, ``"replace"``, ``"gated"`` or ``"leaky"``.
         squash: ψ, ``"identity"`` or ``"tanh"``; None takes identity for residual and tanh for the others.
-        step_size: ``s`` of the residual update.
+        step_size: ``s`` of the residual update, the time step of the leaky one.
+        fire_rate: probability with which a cell updates in a step. Below 1 a call takes a seed; the draws are
+            those of :mod:`cube_kernels.philox`.
+        fire_rescale: whether ``m`` is ``1 / fire_rate`` where a cell fires, which keeps the expected change,
+            instead of 1.
+        clamp: ``(low, high)`` that a new state is clamped to; None for none.
+        immutable_channels: channels that never change.
+        alive: which cells live; None for all.
 
     Raises:
-        ValueError: an unknown option (the message names the valid ones), a size below 1, or options that
-            contradict each other.
+        ValueError, TypeError: an unknown option (the message names the valid ones), a size below its least, or
+            options that contradict each other.
     """
 
     perception: str = "depthwise"
     filters: int = 1
+    fixed_filters: tuple[str, ...] = ()
     own_state: bool = True
     drive: int = 0
     hidden: int = 64
@@ -69,6 +117,11 @@ class Rule:
     update: str = "residual"
     squash: str | None = None
     step_size: float = 1.0
+    fire_rate: float = 1.0
+    fire_rescale: bool = False
+    clamp: tuple[float, float] | None = None
+    immutable_channels: tuple[int, ...] = ()
+    alive: Alive | None = None
 
     def __post_init__(self) -> None:
         check_choice("Rule", "perception", self.perception, PERCEPTIONS)
@@ -77,34 +130,45 @@ class Rule:
         if self.squash is None:
             object.__setattr__(self, "squash", UPDATES[self.update])
         check_choice("Rule", "squash", self.squash, SQUASHES)
-        check_positive("Rule", "filters", self.filters)
+        self._as_tuple("fixed_filters")
+        for name in self.fixed_filters:
+            check_choice("Rule", "fixed_filters", name, FILTERS)
+        check_positive("Rule", "filters", self.filters, least=0 if self.fixed_filters else 1)
         check_positive("Rule", "hidden", self.hidden)
         check_positive("Rule", "drive", self.drive, least=0)
-        if self.perception == "gather" and self.filters != 1:
-            raise ValueError(f"Rule: filters is {self.filters}, but perception 'gather' has no filters")
-        if self.update != "residual" and self.step_size != 1.0:
-            raise ValueError(f"Rule: step_size is {self.step_size}, but only update 'residual' has a step size")
+        if self.perception == "gather" and (self.filters != 1 or self.fixed_filters):
+            given = f"fixed_filters is {self.fixed_filters}" if self.fixed_filters else f"filters is {self.filters}"
+            raise ValueError(f"Rule: {given}, but perception 'gather' has no filters")
+        if self.update not in ("residual", "leaky") and self.step_size != 1.0:
+            raise ValueError(f"Rule: step_size is {self.step_size}, but update {self.update!r} has no step size")
+        check_range("Rule", "step_size", self.step_size, -math.inf, math.inf)
+        check_range("Rule", "fire_rate", self.fire_rate, 0, 1)
+        if self.fire_rescale and not 0 < self.fire_rate < 1:
+            raise ValueError(
+                f"Rule: fire_rescale divides by fire_rate, which is {self.fire_rate}; it takes one in (0, 1)"
+            )
+        if self.clamp is not None:
+            self._as_tuple("clamp")
+            if len(self.clamp) != 2 or not self.clamp[0] <= self.clamp[1]:
+                raise ValueError(f"Rule: clamp is {self.clamp}; it takes (low, high) with low <= high, or None")
+        self._as_tuple("immutable_channels")
+        for channel in self.immutable_channels:
+            check_positive("Rule", "every one of immutable_channels", channel, least=0)
+        if self.alive is not None and not isinstance(self.alive, Alive):
+            raise TypeError(f"Rule: alive is {self.alive!r}; it takes an Alive or None")
+
+    def _as_tuple(self, name: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise TypeError(f"Rule: {name} is {value!r}; it takes a tuple")
+        object.__setattr__(self, name, tuple(value))  # a list is as good, but only a tuple can be hashed
 
     @property
     def heads(self) -> int:
         """Outputs a channel: 2 for the gated update (change and gate), otherwise 1."""
         return 2 if self.update == "gated" else 1
 
-    def inputs(self, lattice: Lattice) -> int:
-        """Width of ``z``."""
-        percepts = self.filters if self.perception == "depthwise" else len(lattice.offsets) - 1
-        return (int(self.own_state) + percepts) * lattice.channels + self.drive
-
-    def parameter_shapes(self, lattice: Lattice) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor of :class:`RuleParameters` on this lattice, in its order; no entry for
-        ``filters`` where there are none. ``filters`` is ``[P, offsets, C]``; weights are ``[out, in]`` as in
-        ``nn.Linear``; the gate's rows follow the change's in the heads."""
-        channels = lattice.channels
-        shapes: dict[str, tuple[int, ...]] = {}
-        if self.perception == "depthwise":
-            shapes["filters"] = (self.filters, len(lattice.offsets), channels)
-        shapes["hidden_weight"] = (self.hidden, self.inputs(lattice))
-        shapes["hidden_bias"] = (self.hidden,)
-        shapes["head_weight"] = (self.heads * channels, self.hidden)
-        shapes["head_bias"] = (self.heads * channels,)
-        return shapes
+    @property
+    def bank(self) -> int:
+        """Filters of the depthwise perception, fixed and learned; 0 for gather."""
+        return len(self.fixed_filters) + self.filters if self.perception == "depthwise" else 0

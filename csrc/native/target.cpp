@@ -1,4 +1,5 @@
 // Compiled once for each instruction set, with its flags, CUBE_TARGET and CUBE_VECTOR_BYTES.
+#include "perception.h"
 #include "rollout.h"
 #include "targets.h"
 
@@ -8,10 +9,17 @@
 #define CUBE_NAME(name) CUBE_QUOTED(name)
 
 namespace cube {
+namespace {
 
-extern const Target CUBE_TABLE(CUBE_TARGET) = {
-    CUBE_NAME(CUBE_TARGET),  CUBE_VECTOR_BYTES,       rollout_forward<float>,
-    rollout_forward<double>, rollout_backward<float>, rollout_backward<double>,
-};
+template <class T>
+constexpr Functions functions() {
+  return {rollout_forward<T>, rollout_backward<T>, perception_forward<T>, perception_adjoint<T>,
+          perception_bank_gradient<T>};
+}
+
+}  // namespace
+
+extern const Target CUBE_TABLE(CUBE_TARGET) = {CUBE_NAME(CUBE_TARGET), CUBE_VECTOR_BYTES, functions<float>(),
+                                               functions<double>()};
 
 }  // namespace cube

@@ -4,13 +4,20 @@
 
 namespace cube {
 
+// The functions that compute in one type.
+struct Functions {
+  void (*forward)(const Plan&, const ForwardCall&);
+  void (*backward)(const Plan&, const BackwardCall&);
+  void (*perceive)(const Plan&, const PerceptionCall&);
+  void (*perceive_adjoint)(const Plan&, const PerceptionCall&);
+  void (*bank_gradient)(const Plan&, const PerceptionCall&);
+};
+
 struct Target {
   const char* name;
   int vector_bytes;
-  void (*forward32)(const Plan&, const ForwardCall<float>&);
-  void (*forward64)(const Plan&, const ForwardCall<double>&);
-  void (*backward32)(const Plan&, const BackwardCall<float>&);
-  void (*backward64)(const Plan&, const BackwardCall<double>&);
+  Functions single;
+  Functions wide;  // double
 };
 
 extern const Target portable_target;

@@ -15,13 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cube_kernels import philox
+from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
-from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.rule import Rule
+from cube_kernels.schedule import Schedule
 
 name = "native"
 
-DTYPES = (torch.float32, torch.float64)
+STORAGE = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 ISA_VARIABLE = "CUBE_KERNELS_ISA"
 
 HOW_TO_BUILD = (
@@ -56,101 +64,195 @@ def isa() -> str:
     return wanted
 
 
-def why_not(lattice: Lattice, rule: Rule, dtype: torch.dtype, device: torch.device) -> str | None:
+def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> str | None:
     """None if this backend runs such a call, otherwise the reason."""
     module, reason = extension()
     if module is None:
         return reason
     if device.type != "cpu":
         return f"it runs on the CPU, and the state is on {device}"
-    if dtype not in DTYPES:
-        return f"it takes {' and '.join(map(str, DTYPES))}, and the state is {dtype}"
     return None
 
 
-@lru_cache(maxsize=256)
-def plan(lattice: Lattice, rule: Rule) -> Any:
-    """The lattice and the rule as the C++ side sees them."""
-    depthwise = rule.perception == "depthwise"
+def _lattice_plan(lattice: Lattice, filters: int) -> Any:
     return _module().Plan(
         shape=lattice.shape,
         channels=lattice.channels,
-        offsets=lattice.offsets if depthwise else lattice.offsets[1:],
+        offsets=lattice.offsets if filters else lattice.neighbors,
         axis_targets=[[i for row in lattice.axis_targets(axis) for i in row] for axis in range(3)],
-        filters=rule.filters if depthwise else 0,
-        own_state=rule.own_state,
-        drive=rule.drive,
-        inputs=rule.inputs(lattice),
-        hidden=rule.hidden,
-        activation=rule.activation,
-        squash=rule.squash,
-        update=rule.update,
-        step_size=rule.step_size,
+        filters=filters,
     )
 
 
-def _pointers(tensors: RuleParameters) -> list[int]:
-    return [0 if t is None else t.data_ptr() for t in tensors]
+@lru_cache(maxsize=256)
+def perception_plan(lattice: Lattice, filters: int) -> Any:
+    """The lattice as the C++ side sees it, with so many filters a channel; 0 for gathering."""
+    return _lattice_plan(lattice, filters)
 
 
-def _schedule(x: Tensor, drive: Tensor | None, steps: int, checkpoint_every: int) -> Any:
-    shared_drive = drive is not None and drive.shape[0] == 1
-    return _module().Schedule(len(x), shared_drive, steps, checkpoint_every, torch.get_num_threads())
+@lru_cache(maxsize=256)
+def plan(automaton: Automaton) -> Any:
+    """The lattice and the rule as the C++ side sees them."""
+    lattice, rule = automaton.lattice, automaton.rule
+    made = _lattice_plan(lattice, rule.bank)
+    fires_always = rule.fire_rate == 1
+    made.set_rule(
+        own_state=rule.own_state,
+        drive=rule.drive,
+        inputs=automaton.inputs,
+        hidden=rule.hidden,
+        activation=rule.activation,
+        squash=rule.squash,
+        # Replacing in part is leaking with a rate of one.
+        update="leaky" if rule.update == "replace" and not fires_always else rule.update,
+        step_size=rule.step_size,
+    )
+    if not fires_always:
+        made.set_fire(
+            threshold=philox.threshold(rule.fire_rate), scale=1 / rule.fire_rate if rule.fire_rescale else 1.0
+        )
+    if rule.clamp is not None:
+        made.set_clamp(*rule.clamp)
+    if lattice.boundary == "absorbing":
+        made.set_retention([lattice.axis_retention(axis) for axis in range(3)])
+    made.set_immutable(rule.immutable_channels)
+    if rule.alive is not None:
+        made.set_alive(
+            channel=rule.alive.channel,
+            threshold=rule.alive.threshold,
+            before=rule.alive.when != "after",
+            after=rule.alive.when != "before",
+            dead_value=rule.alive.dead_value,
+            offsets=lattice.offsets,
+        )
+    return made
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _schedule(x: Tensor, schedule: Schedule, drive: Tensor | None, write_mask: Tensor | None) -> Any:
+    return _module().Schedule(
+        STORAGE[x.dtype],
+        len(x),
+        drive is not None and drive.shape[0] == 1,
+        write_mask is not None and write_mask.shape[0] == 1,
+        schedule.steps,
+        schedule.checkpoint_every,
+        schedule.seed,
+        schedule.trajectory_every,
+        schedule.tolerance,
+        torch.get_num_threads(),
+    )
 
 
 def forward(
     x: Tensor,
-    parameters: RuleParameters,
-    lattice: Lattice,
-    rule: Rule,
+    weights: StepWeights,
+    automaton: Automaton,
+    schedule: Schedule,
     drive: Tensor | None,
-    steps: int,
-    checkpoint_every: int,
+    write_mask: Tensor | None,
     keep_checkpoints: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """The last state ``[B, D, H, W, C]`` and, if kept, the states at steps ``k, 2k, ... < steps`` with
-    ``k = checkpoint_every``, ``[n, B, D, H, W, C]``. Every tensor is contiguous."""
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The last state ``[B, D, H, W, C]``; the trajectory ``[kept, B, D, H, W, C]``, if any; the steps each sample
+    took ``[B]``, if it may stop; the checkpoints ``[checkpoints, B, D, H, W, C]``, if kept. Every tensor is
+    contiguous."""
     result = torch.empty_like(x)
-    kept = x.new_empty((max(steps - 1, 0) // checkpoint_every, *x.shape)) if keep_checkpoints else None
-    plan(lattice, rule).forward(
+    trajectory = x.new_empty((schedule.kept, *x.shape)) if schedule.trajectory_every else None
+    taken = x.new_empty(len(x), dtype=torch.int64) if schedule.tolerance >= 0 else None
+    checkpoints = x.new_empty((schedule.checkpoints, *x.shape)) if keep_checkpoints else None
+    plan(automaton).forward(
         isa(),
-        x.element_size(),
-        _schedule(x, drive, steps, checkpoint_every),
-        _pointers(parameters),
+        _schedule(x, schedule, drive, write_mask),
+        [_address(w) for w in weights],
         x.data_ptr(),
-        0 if drive is None else drive.data_ptr(),
+        _address(drive),
+        _address(write_mask),
         result.data_ptr(),
-        0 if kept is None else kept.data_ptr(),
+        _address(checkpoints),
+        _address(trajectory),
+        _address(taken),
     )
-    return result, kept
+    return result, trajectory, taken, checkpoints
 
 
 def backward(
     result_gradient: Tensor,
+    trajectory_gradient: Tensor | None,
     x: Tensor,
-    parameters: RuleParameters,
-    lattice: Lattice,
-    rule: Rule,
+    weights: StepWeights,
+    automaton: Automaton,
+    schedule: Schedule,
     drive: Tensor | None,
-    steps: int,
-    checkpoint_every: int,
+    write_mask: Tensor | None,
     checkpoints: Tensor,
-) -> tuple[Tensor, RuleParameters, Tensor | None]:
-    """Gradients of the state, the parameters and the drive. Every tensor is contiguous."""
+    taken: Tensor | None,
+) -> tuple[Tensor, Tensor | None, StepWeights]:
+    """Gradients of the state, the drive and the weights. Every tensor is contiguous."""
     state_gradient = torch.empty_like(x)
-    gradients = RuleParameters(*(None if p is None else torch.empty_like(p) for p in parameters))  # type: ignore[arg-type]
     drive_gradient = None if drive is None else torch.empty_like(drive)
-    plan(lattice, rule).backward(
+    gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))  # type: ignore[arg-type]
+    plan(automaton).backward(
         isa(),
-        x.element_size(),
-        _schedule(x, drive, steps, checkpoint_every),
-        _pointers(parameters),
+        _schedule(x, schedule, drive, write_mask),
+        [_address(w) for w in weights],
         x.data_ptr(),
-        0 if drive is None else drive.data_ptr(),
+        _address(drive),
+        _address(write_mask),
         checkpoints.data_ptr(),
+        _address(taken),
         result_gradient.data_ptr(),
+        _address(trajectory_gradient),
         state_gradient.data_ptr(),
-        0 if drive_gradient is None else drive_gradient.data_ptr(),
-        _pointers(gradients),
+        _address(drive_gradient),
+        [_address(g) for g in gradients],
     )
-    return state_gradient, gradients, drive_gradient
+    return state_gradient, drive_gradient, gradients
+
+
+def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
+    """See :func:`cube_kernels.perceive`."""
+    vectors = len(lattice.neighbors) if filters is None else len(filters)
+    percepts = x.new_empty((len(x), *lattice.shape, vectors * lattice.channels))
+    _perception("forward", lattice, vectors, filters, x, None, percepts)
+    return percepts
+
+
+def perceive_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
+    """The transpose of perception in the state: ``[B, D, H, W, P·C]`` to ``[B, D, H, W, C]``."""
+    vectors = len(lattice.neighbors) if filters is None else len(filters)
+    x = percepts.new_empty((len(percepts), *lattice.shape, lattice.channels))
+    _perception("adjoint", lattice, vectors, filters, None, percepts, x)
+    return x
+
+
+def filter_gradient(x: Tensor, lattice: Lattice, percepts: Tensor) -> Tensor:
+    """The transpose of perception in the filters: ``[P, offsets, C]``."""
+    vectors = percepts.shape[-1] // lattice.channels
+    filters = x.new_empty((vectors, len(lattice.offsets), lattice.channels))
+    _perception("bank_gradient", lattice, vectors, filters, x, percepts, filters)
+    return filters
+
+
+def _perception(
+    which: str,
+    lattice: Lattice,
+    vectors: int,
+    filters: Tensor | None,
+    x: Tensor | None,
+    percepts: Tensor | None,
+    result: Tensor,
+) -> None:
+    perception_plan(lattice, 0 if filters is None else vectors).perception(
+        which,
+        isa(),
+        STORAGE[result.dtype],
+        len(result) if x is None else len(x),
+        torch.get_num_threads(),
+        0 if which == "bank_gradient" else _address(filters),
+        _address(x),
+        0 if which == "forward" else _address(percepts),
+        result.data_ptr(),
+    )

@@ -6,15 +6,18 @@ Every other backend is measured against it. Autograd differentiates it, as often
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cube_kernels.lattice import OUTSIDE, Lattice
-from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.automaton import Automaton, StepWeights
+from cube_kernels.lattice import OUTSIDE, Lattice, Offset
+from cube_kernels.philox import fires
+from cube_kernels.rule import Alive, Rule
+from cube_kernels.schedule import Rollout, Schedule
 
 name = "reference"
 
@@ -27,73 +30,147 @@ ACTIVATIONS = {
 SQUASHES = {"identity": lambda delta: delta, "tanh": torch.tanh}
 
 
-def why_not(lattice: Lattice, rule: Rule, dtype: torch.dtype, device: torch.device) -> str | None:
+def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> str | None:
     """Runs everything."""
     return None
 
 
 @lru_cache(maxsize=64)
-def neighbor_table(lattice: Lattice, device: torch.device) -> Tensor:
+def neighbor_table(lattice: Lattice, offsets: tuple[Offset, ...], device: torch.device) -> Tensor:
     """``[offsets, cells]``: the cell that each cell reads at each offset; ``cells`` for one outside."""
     height, width = lattice.shape[1:]
     targets = [lattice.axis_targets(axis) for axis in range(3)]
     table = []
-    for offset in lattice.offsets:
-        rows = (targets[axis][shift + lattice.radius] for axis, shift in enumerate(offset))
+    for offset in offsets:
+        rows = (targets[axis][shift + lattice.reach[axis]] for axis, shift in enumerate(offset))
         table.append(
             [lattice.cells if OUTSIDE in (z, y, x) else (z * height + y) * width + x for z, y, x in product(*rows)]
         )
-    return torch.tensor(table, device=device)
+    return torch.tensor(table, device=device).reshape(len(offsets), lattice.cells)
+
+
+@lru_cache(maxsize=64)
+def retention(lattice: Lattice, device: torch.device) -> Tensor:
+    """``[D, H, W, 1]`` in float64: the absorbing boundary's factor of each cell."""
+    axes = (torch.tensor(lattice.axis_retention(axis), dtype=torch.float64, device=device) for axis in range(3))
+    return torch.einsum("d,h,w->dhw", *axes)[..., None]
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
-    """See :func:`cube_kernels.perceive`."""
-    table = neighbor_table(lattice, x.device)
+    """See :func:`cube_kernels.perceive`. The products are summed in float32 at least."""
+    table = neighbor_table(lattice, lattice.neighbors if filters is None else lattice.offsets, x.device)
     cells = F.pad(x.flatten(1, 3), (0, 0, 0, 1))  # one more cell, of zeros: what lies outside
     if filters is None:
-        percepts = cells[:, table[1:]].transpose(1, 2)  # [B, cells, offsets - 1, C]
+        percepts = cells[:, table].transpose(1, 2)  # [B, cells, neighbors, C]
     else:
-        percepts = torch.einsum("bonc,poc->bnpc", cells[:, table], filters)
+        percepts = torch.einsum("bonc,poc->bnpc", _wide(cells)[:, table], _wide(filters)).to(x.dtype)
     return percepts.flatten(2).unflatten(1, lattice.shape)
 
 
-def step(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule, drive: Tensor | None) -> Tensor:
-    """One step of every cell, as :class:`cube_kernels.Rule` writes it down."""
-    parts = [perceive(x, lattice, parameters.filters)]
+def lives(x: Tensor, lattice: Lattice, alive: Alive) -> Tensor:
+    """Bool ``[B, D, H, W, 1]``."""
+    table = neighbor_table(lattice, lattice.offsets, x.device)
+    channel = F.pad(_wide(x.detach())[..., alive.channel].flatten(1), (0, 1), value=-torch.inf)
+    return (channel[:, table].amax(1) > alive.threshold).unflatten(1, lattice.shape)[..., None]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def step(
+    x: Tensor,
+    weights: StepWeights,
+    automaton: Automaton,
+    drive: Tensor | None,
+    write_mask: Tensor | None,
+    seed: int,
+    index: int,
+) -> Tensor:
+    """Step number ``index`` of every cell, as :class:`cube_kernels.Rule` writes it down. Half-width states are
+    computed in float32 and rounded once, at the end."""
+    lattice, rule, dtype = automaton.lattice, automaton.rule, x.dtype
+    old = _wide(x)
+    weights = StepWeights(*(None if w is None else _wide(w) for w in weights))  # type: ignore[arg-type]
+    parts = [perceive(old, lattice, weights.bank)]
     if rule.own_state:
-        parts.insert(0, x)
+        parts.insert(0, old)
     if drive is not None:
-        parts.append(drive.expand(len(x), -1, -1, -1, -1))
-    z = torch.cat(parts, dim=-1)
-    a = ACTIVATIONS[rule.activation](F.linear(z, parameters.hidden_weight, parameters.hidden_bias))
-    heads = F.linear(a, parameters.head_weight, parameters.head_bias)
+        parts.append(_wide(drive).expand(len(x), -1, -1, -1, -1))
+    a = ACTIVATIONS[rule.activation](F.linear(torch.cat(parts, dim=-1), weights.hidden_weight, weights.hidden_bias))
+    heads = F.linear(a, weights.head_weight, weights.head_bias)
     target = SQUASHES[str(rule.squash)](heads[..., : lattice.channels])
     if rule.update == "residual":
-        return x + rule.step_size * target
-    if rule.update == "replace":
-        return target
-    return x + torch.sigmoid(heads[..., lattice.channels :]) * (target - x)
+        change = rule.step_size * target
+    elif rule.update == "gated":
+        change = torch.sigmoid(heads[..., lattice.channels :]) * (target - old)
+    elif rule.update == "leaky":
+        change = weights.rate * (target - old)
+    else:
+        change = target - old
+    if rule.fire_rate < 1:
+        mask = fires(lattice.cells, len(x), index, seed, rule.fire_rate, x.device)
+        fired = mask.unflatten(1, lattice.shape)[..., None].to(old.dtype)
+        new = old + fired * change / (rule.fire_rate if rule.fire_rescale else 1)
+    else:
+        new = target if rule.update == "replace" else old + change  # exactly the target
+    if rule.clamp is not None:
+        new = new.clamp(*rule.clamp)
+    if lattice.boundary == "absorbing":
+        new = new * retention(lattice, x.device).to(new.dtype)
+    new = new.to(dtype)
+
+    kept = torch.zeros(lattice.channels, dtype=torch.bool, device=x.device)
+    kept[list(rule.immutable_channels)] = True
+    if write_mask is not None:
+        kept = kept | ~write_mask[..., None]
+    new = torch.where(kept, x, new)
+    if rule.alive is not None:
+        measured = {"before": [x], "after": [new], "both": [x, new]}[rule.alive.when]
+        living = torch.stack([lives(state, lattice, rule.alive) for state in measured]).all(0)
+        new = torch.where(living | kept, new, rule.alive.dead_value)
+    return new
 
 
 def rollout(
     x: Tensor,
-    parameters: RuleParameters,
-    lattice: Lattice,
-    rule: Rule,
+    weights: StepWeights,
+    automaton: Automaton,
+    schedule: Schedule,
     drive: Tensor | None,
-    steps: int,
-    checkpoint_every: int,
-) -> Tensor:
-    """See :func:`cube_kernels.rollout`. Each segment of ``checkpoint_every`` steps is one checkpoint of
+    write_mask: Tensor | None,
+) -> Rollout:
+    """See :func:`cube_kernels.rollout`. Steps between two kept states are one checkpoint of
     ``torch.utils.checkpoint``."""
+    trajectory = []
+    running = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    taken = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
-    def segment(x: Tensor, count: int, *tensors: Tensor | None) -> Tensor:
-        *weights, drive = tensors
-        for _ in range(count):
-            x = step(x, RuleParameters(*weights), lattice, rule, drive)  # type: ignore[arg-type]
-        return x
+    def segment(
+        start: int, end: int, x: Tensor, running: Tensor, taken: Tensor, *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        *rest, drive = tensors
+        for index in range(start, end):
+            new = step(x, StepWeights(*rest), automaton, drive, write_mask, schedule.seed, index)  # type: ignore[arg-type]
+            taken = taken + running
+            if schedule.tolerance < 0:
+                x = new
+                continue
+            new = torch.where(running[:, None, None, None, None], new, x)
+            before, after = x.detach().flatten(1).double(), new.detach().flatten(1).double()
+            running = running & ((after - before).norm(dim=1) > schedule.tolerance * before.norm(dim=1))
+            x = new
+        return x, running, taken
 
-    for start in range(0, steps, checkpoint_every):
-        count = min(checkpoint_every, steps - start)
-        x = checkpoint(segment, x, count, *parameters, drive, use_reentrant=False, preserve_rng_state=False)
-    return x.clone() if steps == 0 else x
+    ends = {schedule.steps, *range(0, schedule.steps, schedule.checkpoint_every)}
+    if schedule.trajectory_every:
+        ends.update(range(0, schedule.steps, schedule.trajectory_every))
+    bounds = sorted(ends | {0})
+    first = x
+    for start, end in pairwise(bounds):
+        arguments = (start, end, x, running, taken, *weights, drive)
+        x, running, taken = checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)
+        if schedule.trajectory_every and end % schedule.trajectory_every == 0:
+            trajectory.append(x)
+    kept = torch.stack(trajectory) if trajectory else x.new_empty((0, *x.shape))
+    return Rollout(x.clone() if x is first else x, kept if schedule.trajectory_every else None, taken)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 import torch
 from torch import Tensor
 
-from cube_kernels import Lattice, Rule, RuleParameters, rollout
+from cube_kernels import Alive, Lattice, Rollout, Rule, RuleParameters, bind, rollout
 from cube_kernels.backends import reference
 from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
-from cube_kernels.rule import ACTIVATIONS, PERCEPTIONS, SQUASHES, UPDATES
+from cube_kernels.rule import ACTIVATIONS, ALIVE_WHEN, PERCEPTIONS, SQUASHES, UPDATES
 
 STEPS = 4
 
@@ -23,52 +23,93 @@ STEPS = 4
 class Case:
     lattice: Lattice
     rule: Rule
-    drive_batch: str  # "none", "each" sample its own, or "shared" by the batch
+    drive_batch: str = "none"  # or "each" sample its own, or "shared" by the batch
+    mask_batch: str = "none"  # of the write mask, likewise
+    trajectory_every: int | None = None
+    tolerance: float | None = None
     batch: int = 3
 
+    @property
+    def seed(self) -> int | None:
+        return 0x123456789AB if self.rule.fire_rate < 1 else None
+
     def __str__(self) -> str:
-        a, r = self.lattice, self.rule
-        shape = "x".join(map(str, a.shape))
-        filters = r.filters if r.perception == "depthwise" else ""
-        own = "" if r.own_state else "-no_own"
-        return (
-            f"{shape}x{a.channels}-{a.neighborhood}{a.radius}-{a.boundary}-{r.perception}{filters}{own}"
-            f"-drive_{self.drive_batch}-{r.hidden}{r.activation}-{r.update}_{r.squash}"
-        )
+        """The values that are not the default's, for the name of a test."""
+        parts = []
+        for owner in (self.lattice, self.rule, self):
+            for field in fields(owner):
+                value = getattr(owner, field.name)
+                if value != field.default and field.name not in ("lattice", "rule", "batch"):
+                    parts.append(f"{field.name}={value}")
+        return "-".join(parts).replace(" ", "")
 
 
-# Odd, thin and tiny lattices; channels below, at and above a vector; a lattice of several cell blocks.
-LATTICES = [((3, 4, 5), 5), ((1, 2, 7), 8), ((1, 1, 1), 3), ((4, 4, 4), 16), ((2, 5, 3), 20), ((5, 5, 6), 1)]
-HIDDEN = [19, 32, 1]
+# What each switch may be; a case draws one value of each. Odd, thin and tiny lattices; channels below, at and above a
+# vector; a lattice of several blocks of cells.
+SWITCHES: dict[str, list] = {
+    "lattice": [((3, 4, 5), 5), ((1, 2, 7), 8), ((1, 1, 1), 3), ((4, 4, 4), 16), ((2, 5, 3), 20), ((5, 5, 6), 1)],
+    "neighborhood": [*NEIGHBORHOODS, ((0, 0, 0), (-1, 1, 0), (0, 0, 2), (1, 0, -1)), ((0, 2, 1), (0, -1, 0))],
+    "radius": [1, 2],
+    "boundary": list(BOUNDARIES),
+    "perception": list(PERCEPTIONS),
+    "filters": [1, 2, 3, 5],
+    "fixed_filters": [(), (), ("identity",), ("laplacian", "sobel_h", "sobel_w", "sobel_d")],
+    "own_state": [True, False],
+    "drive_batch": ["none", "each", "shared"],
+    "hidden": [19, 32, 1],
+    "activation": list(ACTIVATIONS),
+    "update": list(UPDATES),
+    "squash": list(SQUASHES),
+    "fire_rate": [1.0, 1.0, 0.5],
+    "fire_rescale": [False, True],
+    "clamp": [None, None, (-0.7, 0.9)],
+    "immutable": [False, False, True],
+    "mask_batch": ["none", "none", "each", "shared"],
+    "alive": [None, None, *ALIVE_WHEN],
+    "trajectory_every": [None, None, 1, 3],
+    "tolerance": [None, None, 0.3],
+}
 
 
-def all_cases() -> list[Case]:
-    grid = itertools.product(
-        LATTICES, NEIGHBORHOODS, (1, 2), BOUNDARIES, PERCEPTIONS, (True, False), ("none", "each", "shared"),
-        ACTIVATIONS, UPDATES, SQUASHES,
-    )  # fmt: skip
-    cases = []
-    for i, ((shape, channels), near, radius, edge, perception, own, drive, activation, update, squash) in enumerate(
-        grid
-    ):
+def draw_case(seed: int) -> Case | None:
+    """The case of this number, or None where its switches contradict each other."""
+    generator = random.Random(seed)
+    s = {name: generator.choice(values) for name, values in SWITCHES.items()}
+    (shape, channels), named = s["lattice"], isinstance(s["neighborhood"], str)
+    depthwise = s["perception"] == "depthwise"
+    try:
+        lattice = Lattice(shape, channels, s["neighborhood"], s["radius"] if named else 1, s["boundary"])
         rule = Rule(
-            perception=perception,
-            filters=1 + i % 5 if perception == "depthwise" else 1,
-            own_state=own,
-            drive=0 if drive == "none" else 3,
-            hidden=HIDDEN[i % len(HIDDEN)],
-            activation=activation,
-            update=update,
-            squash=squash,
-            step_size=0.5 if update == "residual" else 1.0,
+            perception=s["perception"],
+            filters=s["filters"] if depthwise else 1,
+            fixed_filters=s["fixed_filters"] if depthwise else (),
+            own_state=s["own_state"],
+            drive=0 if s["drive_batch"] == "none" else 3,
+            hidden=s["hidden"],
+            activation=s["activation"],
+            update=s["update"],
+            squash=s["squash"],
+            step_size=0.5 if s["update"] in ("residual", "leaky") else 1.0,
+            fire_rate=s["fire_rate"],
+            fire_rescale=s["fire_rescale"] and s["fire_rate"] < 1,
+            clamp=s["clamp"],
+            immutable_channels=(channels - 1,) if s["immutable"] else (),
+            alive=None if s["alive"] is None else Alive(channels // 2, 0.5, s["alive"], -0.3),
         )
-        cases.append(Case(Lattice(shape, channels, near, radius, edge), rule, drive))
-    return cases
+        bind(lattice, rule)
+    except ValueError:
+        return None
+    return Case(lattice, rule, s["drive_batch"], s["mask_batch"], s["trajectory_every"], s["tolerance"])
 
 
-def short_cases(count: int = 150) -> list[Case]:
-    """A fixed sample of the grid in which every value of every switch occurs often."""
-    return random.Random(0).sample(all_cases(), count)
+def cases(count: int) -> list[Case]:
+    """The first ``count`` cases: a fixed sequence, each value of each switch coming up often."""
+    drawn = (draw_case(seed) for seed in itertools.count())
+    return list(itertools.islice((case for case in drawn if case is not None), count))
+
+
+def short_cases(count: int = 200) -> list[Case]:
+    return cases(count)
 
 
 @dataclass
@@ -76,6 +117,7 @@ class Inputs:
     x: Tensor
     parameters: RuleParameters
     drive: Tensor | None
+    write_mask: Tensor | None
 
     def tensors(self) -> dict[str, Tensor]:
         named = {"x": self.x, "drive": self.drive, **self.parameters._asdict()}
@@ -83,28 +125,53 @@ class Inputs:
 
     def map(self, change) -> Inputs:
         of = {name: change(tensor).detach().requires_grad_() for name, tensor in self.tensors().items()}
-        return Inputs(of["x"], RuleParameters(*(of.get(n) for n in RuleParameters._fields)), of.get("drive"))
+        parameters = RuleParameters(*(of.get(n) for n in RuleParameters._fields))
+        return Inputs(of["x"], parameters, of.get("drive"), self.write_mask)
 
 
 def kink_distance(case: Case, inputs: Inputs) -> float:
-    """How near a hidden value comes to the kink of relu, where a rounding turns into another gradient."""
+    """How near a value comes to where a rounding turns into another result or gradient: the kink of relu, the ends
+    of the clamp, the threshold of life, the tolerance of convergence."""
     nearest = math.inf
 
-    def watched(h: Tensor) -> Tensor:
+    def watch(values: Tensor, *kinks: float) -> None:
         nonlocal nearest
-        nearest = min(nearest, h.abs().min().item()) if h.numel() else nearest
+        for kink in kinks:
+            distances = (values - kink).abs()
+            nearest = min([nearest, *distances[distances.isfinite()].tolist()])
+
+    def watched_relu(h: Tensor) -> Tensor:
+        watch(h, 0.0)
         return torch.relu(h)
 
+    def watched_lives(x: Tensor, lattice: Lattice, alive: Alive) -> Tensor:
+        watch(x[..., alive.channel], alive.threshold)
+        return lives(x, lattice, alive)
+
+    def watched_clamp(v: Tensor, low: float, high: float) -> Tensor:
+        watch(v[(v != low) & (v != high)], low, high)  # clamped before, and not fired since: exactly there
+        return clamp(v, low, high)
+
+    def watched_norm(v: Tensor, **options) -> Tensor:
+        norms.append(norm(v, **options))
+        return norms[-1]
+
+    norms: list[Tensor] = []
+    lives, clamp, norm = reference.lives, Tensor.clamp, Tensor.norm
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setitem(reference.ACTIVATIONS, "relu", watched)
-        exact = inputs.map(Tensor.double)
-        rollout(exact.x, exact.parameters, case.lattice, case.rule, steps=STEPS, drive=exact.drive, backend="reference")
+        patch.setitem(reference.ACTIVATIONS, "relu", watched_relu)
+        patch.setattr(reference, "lives", watched_lives)
+        patch.setattr(Tensor, "clamp", watched_clamp)
+        patch.setattr(Tensor, "norm", watched_norm)
+        call(case, inputs.map(Tensor.double), "reference")
+    for change, size in zip(norms[::2], norms[1::2], strict=True):
+        watch(change / size, float(case.tolerance or 0))
     return nearest
 
 
 def make_inputs(case: Case, dtype: torch.dtype) -> Inputs:
-    """Random inputs that stay clear of relu's kink."""
-    draws = (draw_inputs(case, dtype, seed) for seed in itertools.count())
+    """Random inputs that stay clear of every kink."""
+    draws = (draw_inputs(case, dtype, seed) for seed in range(100))
     return next(inputs for inputs in draws if kink_distance(case, inputs) > 1e-5)
 
 
@@ -115,18 +182,19 @@ def draw_inputs(case: Case, dtype: torch.dtype, seed: int = 0) -> Inputs:
     def draw(*shape: int, scale: float = 1.0) -> Tensor:
         return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(dtype).requires_grad_()
 
-    shapes = case.rule.parameter_shapes(case.lattice)
+    shapes = bind(case.lattice, case.rule).parameter_shapes
     scales = {name: (shape[1] if len(shape) > 1 else 4) ** -0.5 for name, shape in shapes.items()}
     parameters = RuleParameters(
         *(draw(*shapes[name], scale=scales[name]) if name in shapes else None for name in RuleParameters._fields)
     )
-    drive_batch = {"none": None, "each": case.batch, "shared": 1}[case.drive_batch]
+    counts = {"none": None, "each": case.batch, "shared": 1}
+    drive_batch, mask_batch = counts[case.drive_batch], counts[case.mask_batch]
     drive = None if drive_batch is None else draw(drive_batch, *case.lattice.shape, case.rule.drive)
-    return Inputs(draw(case.batch, *case.lattice.shape, case.lattice.channels), parameters, drive)
+    mask = None if mask_batch is None else torch.rand(mask_batch, *case.lattice.shape, generator=generator) > 0.25
+    return Inputs(draw(case.batch, *case.lattice.shape, case.lattice.channels), parameters, drive, mask)
 
 
-def run(case: Case, inputs: Inputs, backend: str, steps: int = STEPS, **options) -> dict[str, Tensor]:
-    """The result and the gradient of every input, under a fixed cotangent."""
+def call(case: Case, inputs: Inputs, backend: str, steps: int = STEPS, **options) -> Rollout:
     result = rollout(
         inputs.x,
         inputs.parameters,
@@ -134,15 +202,34 @@ def run(case: Case, inputs: Inputs, backend: str, steps: int = STEPS, **options)
         case.rule,
         steps=steps,
         drive=inputs.drive,
+        write_mask=inputs.write_mask,
+        seed=case.seed,
+        trajectory_every=case.trajectory_every,
+        tolerance=case.tolerance,
         backend=backend,
         **options,
     )
+    return result if isinstance(result, Rollout) else Rollout(result, None, torch.empty(0))
+
+
+def run(case: Case, inputs: Inputs, backend: str, steps: int = STEPS, **options) -> dict[str, Tensor]:
+    """The result, the trajectory, the steps taken, and the gradient of every input under a fixed cotangent."""
+    result = call(case, inputs, backend, steps, **options)
+    outputs = {"result": result.state}
+    if result.trajectory is not None and len(result.trajectory):
+        outputs["trajectory"] = result.trajectory
     # Of one sign: gradients that nearly cancel would have no digits to compare.
-    cotangent = torch.linspace(0.5, 1.5, result.numel(), dtype=torch.float64).to(result.dtype).view_as(result)
+    cotangents = [
+        torch.linspace(0.5, 1.5, output.numel(), dtype=torch.float64).to(output.dtype).view_as(output)
+        for output in outputs.values()
+    ]
     tensors = inputs.tensors()
-    gradients = torch.autograd.grad(result, list(tensors.values()), cotangent, allow_unused=True)
-    named = {f"gradient of {name}": g for name, g in zip(tensors, gradients, strict=True) if g is not None}
-    return {"result": result.detach(), **named}
+    # Where everything is protected or dead, nothing depends on some of the inputs.
+    gradients = torch.autograd.grad(
+        list(outputs.values()), list(tensors.values()), cotangents, allow_unused=True, materialize_grads=True
+    )
+    named = {f"gradient of {name}": g for name, g in zip(tensors, gradients, strict=True)}
+    return {name: output.detach() for name, output in outputs.items()} | named | {"steps": result.steps}
 
 
 def assert_close(actual: dict[str, Tensor], truth: dict[str, Tensor], tolerance: float) -> None:

@@ -1,9 +1,22 @@
 """Every backend gives what the reference gives in float64: the result and every gradient, over all switches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from tests.conformance.cases import STEPS, Case, all_cases, assert_close, draw_inputs, make_inputs, run, short_cases
+from tests.conformance.cases import (
+    STEPS,
+    SWITCHES,
+    Case,
+    assert_close,
+    cases,
+    draw_case,
+    draw_inputs,
+    make_inputs,
+    run,
+    short_cases,
+)
 from tests.conftest import native_isas
 
 # A value is a few hundred rounded operations deep, and a bias gradient sums a few hundred terms. The whole grid
@@ -37,9 +50,9 @@ def test_reference_in_float32_agrees_with_itself_in_float64(case):
 @pytest.mark.sweep
 @pytest.mark.parametrize("isa", native_isas())
 @dtypes
-def test_native_agrees_over_the_whole_grid(dtype, isa, poisoned, monkeypatch):
+def test_native_agrees_over_twenty_thousand_cases(dtype, isa, poisoned, monkeypatch):
     monkeypatch.setenv("CUBE_KERNELS_ISA", isa)
-    for case in all_cases():
+    for case in cases(20_000):
         try:
             check(case, dtype, "native")
         except AssertionError as error:
@@ -58,8 +71,8 @@ def test_non_contiguous_inputs_give_the_same(case, backend):
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("case", short_cases(12), ids=str)
 def test_an_empty_batch_has_zero_gradients(case, backend, poisoned):
-    empty = Case(case.lattice, case.rule, case.drive_batch, batch=0)
-    results = run(empty, make_inputs(empty, torch.float32), backend)
+    empty = replace(case, batch=0)
+    results = run(empty, draw_inputs(empty, torch.float32), backend)
     assert results.pop("result").shape == (0, *case.lattice.shape, case.lattice.channels)
     for name, gradient in results.items():
         assert not gradient.any(), name
@@ -88,7 +101,7 @@ def test_native_gradients_are_bitwise_the_same_for_every_checkpoint_interval(cas
 @pytest.mark.parametrize("batch", [1, 2, 5, 40])
 @pytest.mark.parametrize("case", [c for c in short_cases() if c.lattice.cells > 48][:6], ids=str)
 def test_native_results_are_bitwise_the_same_for_every_thread_count(case, batch, threads):
-    case = Case(case.lattice, case.rule, case.drive_batch, batch)
+    case = replace(case, batch=batch)
     inputs = draw_inputs(case, torch.float32)
     threads(1)
     first = run(case, inputs, "native")
@@ -100,8 +113,24 @@ def test_native_results_are_bitwise_the_same_for_every_thread_count(case, batch,
 
 
 def test_the_short_cases_hold_every_value_of_every_switch():
-    cases, everything = short_cases(), all_cases()
-    for switch in ("neighborhood", "radius", "boundary", "shape"):
-        assert {getattr(c.lattice, switch) for c in cases} == {getattr(c.lattice, switch) for c in everything}
-    for switch in ("perception", "own_state", "activation", "update", "squash", "filters"):
-        assert {getattr(c.rule, switch) for c in cases} == {getattr(c.rule, switch) for c in everything}
+    """Of those that are legal together: each value of a switch comes up in at least five cases."""
+    held = short_cases()
+    for value in SWITCHES["neighborhood"]:
+        assert sum(c.lattice.neighborhood == value for c in held) >= 5, value
+    for value in SWITCHES["boundary"]:
+        assert sum(c.lattice.boundary == value for c in held) >= 5, value
+    for name in ("perception", "fixed_filters", "own_state", "activation", "update", "squash", "fire_rate", "clamp"):
+        for value in SWITCHES[name]:
+            assert sum(getattr(c.rule, name) == value for c in held) >= 5, (name, value)
+    for name in ("drive_batch", "mask_batch", "trajectory_every", "tolerance"):
+        for value in SWITCHES[name]:
+            assert sum(getattr(c, name) == value for c in held) >= 5, (name, value)
+    for when in ("before", "after", "both"):
+        assert sum(c.rule.alive is not None and c.rule.alive.when == when for c in held) >= 5, when
+    assert sum(bool(c.rule.immutable_channels) for c in held) >= 5
+    assert sum(c.rule.fire_rescale for c in held) >= 5
+
+
+def test_contradicting_switches_are_the_only_ones_left_out():
+    """Most draws are legal: a check that refuses too much would thin out every test here."""
+    assert sum(draw_case(seed) is not None for seed in range(300)) > 200

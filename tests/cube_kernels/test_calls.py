@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters, perceive, rollout
+from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters, bind, perceive, rollout
 from cube_kernels.backends import native, reference
 from cube_kernels.dispatch import choose
 from tests.conformance.cases import Case, draw_inputs, run
@@ -20,20 +20,12 @@ RULE = Rule(filters=2, hidden=6, drive=2)
 CASE = Case(LATTICE, RULE, "each", batch=2)
 
 
-def call(steps=2, checkpoint_every=None, backend="auto", **changes):
+def call(steps=2, **changes):
     tensors = {name: t.detach() for name, t in draw_inputs(CASE, torch.float32).tensors().items()}
     tensors.update(changes)
-    x, drive = tensors.pop("x"), tensors.pop("drive")
-    return rollout(
-        x,
-        RuleParameters(**tensors),
-        LATTICE,
-        RULE,
-        steps=steps,
-        drive=drive,
-        checkpoint_every=checkpoint_every,
-        backend=backend,
-    )
+    x = tensors.pop("x")
+    parameters = RuleParameters(**{name: tensors.pop(name) for name in RuleParameters._fields if name in tensors})
+    return rollout(x, parameters, LATTICE, RULE, steps=steps, **tensors)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +33,19 @@ def call(steps=2, checkpoint_every=None, backend="auto", **changes):
     [
         ({"x": torch.zeros(2, 3, 4, 5)}, ValueError, r"x has shape \[2, 3, 4, 5\].*\[B, 2, 3, 4, 5\]"),
         ({"x": torch.zeros(1, 2, 3, 4, 6)}, ValueError, r"\[1, 2, 3, 4, 6\].*\[B, 2, 3, 4, 5\]"),
-        ({"x": torch.zeros(2, 2, 3, 4, 5, dtype=torch.int64)}, TypeError, "torch.int64"),
+        ({"x": torch.zeros(2, 2, 3, 4, 5, dtype=torch.int64)}, TypeError, "torch.int64.*torch.bfloat16"),
+        ({"x": torch.zeros(2, 2, 3, 4, 5, dtype=torch.float8_e5m2)}, TypeError, "torch.float8_e5m2"),
+        ({"seed": 3}, ValueError, "seed is 3, but the rule's fire_rate is 1"),
+        ({"tolerance": -0.1}, ValueError, "tolerance is -0.1"),
+        ({"trajectory_every": 0}, ValueError, "trajectory_every is 0"),
+        (
+            {"write_mask": torch.ones(3, 2, 3, 4, dtype=torch.bool)},
+            ValueError,
+            r"\[3, 2, 3, 4\]; expected \[2, 2, 3, 4\]",
+        ),
+        ({"write_mask": torch.ones(2, 2, 3, 4)}, TypeError, "write_mask is torch.float32.*torch.bool"),
+        ({"write_mask": torch.ones(1, 2, 3, 4, dtype=torch.bool, device="meta")}, ValueError, "write_mask is on meta"),
+        ({"log_time_constant": torch.zeros(5)}, ValueError, "log_time_constant was given"),
         ({"filters": torch.zeros(2, 6, 5)}, ValueError, r"filters has shape \[2, 6, 5\]; expected \[2, 7, 5\]"),
         ({"filters": None}, ValueError, r"filters is None.*\[2, 7, 5\]"),
         ({"hidden_weight": torch.zeros(6, 16)}, ValueError, r"\[6, 16\]; expected \[6, 17\]"),
@@ -70,7 +74,7 @@ def test_gather_refuses_filters():
     parameters = RuleParameters(
         torch.zeros(1, 7, 1), torch.zeros(1, 7), torch.zeros(1), torch.zeros(1, 1), torch.zeros(1)
     )
-    with pytest.raises(ValueError, match="pass None"):
+    with pytest.raises(ValueError, match="filters was given.*pass None"):
         rollout(torch.zeros(1, 2, 2, 2, 1), parameters, lattice, rule, steps=1)
 
 
@@ -82,22 +86,20 @@ def test_perceive_refuses_a_wrong_bank():
 def test_auto_takes_native_where_it_can_and_reference_elsewhere():
     cpu = torch.device("cpu")
     assert choose("auto", LATTICE, RULE, torch.float32, cpu) is native
-    assert choose("auto", LATTICE, RULE, torch.bfloat16, cpu) is reference
+    assert choose("auto", LATTICE, RULE, torch.bfloat16, cpu) is native
     assert choose("auto", LATTICE, RULE, torch.float32, torch.device("meta")) is reference
 
 
 def test_a_forced_backend_runs_or_says_why_not(monkeypatch):
     cpu = torch.device("cpu")
-    with pytest.raises(BackendError, match=r"backend is 'native'.*bfloat16"):
-        choose("native", LATTICE, RULE, torch.bfloat16, cpu)
-    with pytest.raises(BackendError, match="the state is on meta"):
+    with pytest.raises(BackendError, match=r"backend is 'native'.*the state is on meta"):
         choose("native", LATTICE, RULE, torch.float32, torch.device("meta"))
     monkeypatch.setenv("CUBE_KERNELS_BACKEND", "reference")
     assert choose("auto", LATTICE, RULE, torch.float32, cpu) is reference
     assert choose("native", LATTICE, RULE, torch.float32, cpu) is native
     monkeypatch.setenv("CUBE_KERNELS_BACKEND", "native")
     with pytest.raises(BackendError, match="CUBE_KERNELS_BACKEND is 'native'"):
-        choose("auto", LATTICE, RULE, torch.bfloat16, cpu)
+        choose("auto", LATTICE, RULE, torch.float32, torch.device("meta"))
     monkeypatch.setenv("CUBE_KERNELS_BACKEND", "fast")
     with pytest.raises(ValueError, match="CUBE_KERNELS_BACKEND is 'fast'; valid"):
         choose("auto", LATTICE, RULE, torch.float32, cpu)
@@ -106,7 +108,7 @@ def test_a_forced_backend_runs_or_says_why_not(monkeypatch):
 @pytest.mark.skipif("avx512" not in native_isas(), reason="chooses among the instruction sets of an AVX-512 CPU")
 def test_the_instruction_set_is_the_widest_that_pads_least():
     def chosen(channels: int, item_size: int) -> str:
-        return native.plan(Lattice((2, 2, 2), channels), Rule()).isa("auto", item_size)
+        return native.plan(bind(Lattice((2, 2, 2), channels), Rule())).isa("auto", item_size)
 
     assert [chosen(channels, 4) for channels in (1, 8, 9, 16, 24, 32)] == [
         "avx2", "avx2", "avx512", "avx512", "avx2", "avx512"

@@ -57,7 +57,7 @@ def test_a_wrong_lattice_is_refused(arguments, error, message):
         ({"filters": True}, TypeError, "True"),
         ({"drive": -1}, ValueError, "drive is -1"),
         ({"perception": "gather", "filters": 2}, ValueError, "no filters"),
-        ({"update": "gated", "step_size": 0.5}, ValueError, "only update 'residual'"),
+        ({"update": "gated", "step_size": 0.5}, ValueError, "update 'gated' has no step size"),
     ],
 )
 def test_a_wrong_rule_is_refused(arguments, error, message):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cube_kernels import Lattice, Rule, RuleParameters, perceive, rollout
+from cube_kernels import Lattice, Rule, RuleParameters, bind, perceive, rollout
 
 BACKENDS = ["native", "reference"]
 
@@ -133,5 +133,5 @@ def test_perception_and_its_adjoint_agree(boundary):
 def test_the_classic_cell_has_1240_parameters():
     """6 neighbors × 8 states + own 8 + external 12 → 16 tanh → 8 tanh."""
     rule = Rule(perception="gather", drive=12, hidden=16, activation="tanh", update="replace")
-    shapes = rule.parameter_shapes(Lattice((4, 4, 4), 8))
+    shapes = bind(Lattice((4, 4, 4), 8), rule).parameter_shapes
     assert sum(math.prod(shape) for shape in shapes.values()) == 1240

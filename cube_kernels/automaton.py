@@ -1,0 +1,97 @@
+"""A lattice and a rule bound together: checked against each other once, with what every call derives from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cube_kernels.filters import fixed_filters
+from cube_kernels.lattice import Lattice
+from cube_kernels.rule import Alive, Rule, RuleParameters
+
+
+class StepWeights(NamedTuple):
+    """A rule's tensors as the backends take them: fixed filters joined to the learned ones, time constants turned
+    into the share of the way that a leaky cell goes in a step."""
+
+    bank: Tensor | None  # [P, offsets, C]
+    hidden_weight: Tensor  # [hidden, inputs]
+    hidden_bias: Tensor  # [hidden]
+    head_weight: Tensor  # [heads·C, hidden]
+    head_bias: Tensor  # [heads·C]
+    rate: Tensor | None  # [C]
+
+
+class Automaton:
+    """What :func:`bind` returns; equal lattices and rules share one."""
+
+    def __init__(self, lattice: Lattice, rule: Rule) -> None:
+        self.lattice, self.rule = lattice, rule
+        channels = lattice.channels
+        fixed_filters(rule.fixed_filters, lattice)  # raises where a tap is missing
+        if rule.perception == "gather" and not lattice.neighbors:
+            raise ValueError("Rule: perception 'gather' sees no neighbor: the lattice's only offset is the cell itself")
+        for channel in rule.immutable_channels:
+            if channel >= channels:
+                raise ValueError(f"Rule: immutable_channels holds {channel}, but the lattice has {channels} channels")
+        if rule.alive is not None and rule.alive.channel >= channels:
+            raise ValueError(f"Rule: alive.channel is {rule.alive.channel}, but the lattice has {channels} channels")
+        percepts = rule.bank if rule.perception == "depthwise" else len(lattice.neighbors)
+        self.inputs = (int(rule.own_state) + percepts) * channels + rule.drive
+        shapes: dict[str, tuple[int, ...]] = {}
+        if rule.perception == "depthwise" and rule.filters:
+            shapes["filters"] = (rule.filters, len(lattice.offsets), channels)
+        shapes["hidden_weight"] = (rule.hidden, self.inputs)
+        shapes["hidden_bias"] = (rule.hidden,)
+        shapes["head_weight"] = (rule.heads * channels, rule.hidden)
+        shapes["head_bias"] = (rule.heads * channels,)
+        if rule.update == "leaky":
+            shapes["log_time_constant"] = (channels,)
+        self.parameter_shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
+        self.state_shape = torch.Size((*lattice.shape, channels))
+
+    def step_weights(self, parameters: RuleParameters) -> StepWeights:
+        """Differentiable in the parameters."""
+        rule, bank = self.rule, parameters.filters
+        if rule.fixed_filters:
+            like = parameters.hidden_weight
+            fixed = _fixed_bank(self, like.dtype, like.device)
+            bank = fixed if bank is None else torch.cat([fixed, bank])
+        log_tau = parameters.log_time_constant
+        rate = None if log_tau is None else rule.step_size * torch.exp(-log_tau)
+        return StepWeights(bank, *parameters[1:5], rate)
+
+    @property
+    def key(self) -> str:
+        """The lattice and the rule as text, for operators, whose schemas know no such objects."""
+        return json.dumps({"lattice": asdict(self.lattice), "rule": asdict(self.rule)})
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def from_key(key: str) -> Automaton:
+        """The inverse of :attr:`key`."""
+        fields = json.loads(key)
+        alive = fields["rule"]["alive"]
+        fields["rule"]["alive"] = None if alive is None else Alive(**alive)
+        return bind(Lattice(**fields["lattice"]), Rule(**fields["rule"]))
+
+
+@lru_cache(maxsize=256)
+def bind(lattice: Lattice, rule: Rule) -> Automaton:
+    """The two bound together.
+
+    Raises:
+        ValueError: they contradict each other: a fixed filter without its offsets, a channel that is not there,
+            a gather without neighbors.
+    """
+    return Automaton(lattice, rule)
+
+
+@lru_cache(maxsize=64)
+def _fixed_bank(bound: Automaton, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return fixed_filters(bound.rule.fixed_filters, bound.lattice, dtype, device)

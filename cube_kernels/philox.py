@@ -1,0 +1,46 @@
+"""The fire mask's random numbers: Philox4x32-10 (Salmon et al., SC 2011), a pure function of a counter and a key.
+
+Every backend draws the same numbers, the backward pass draws them again, and no generator's state is read or
+changed. Cell ``i`` of sample ``b`` at step ``t`` takes word ``i mod 4`` of the block at counter
+``(i div 4, t, b, 0)`` under the key ``(seed mod 2³², seed div 2³²)``, and fires if the word is below
+``fire_rate · 2³²``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WORD = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+SEED_LIMIT = 2**63
+
+
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four 32-bit words for each counter. Counters and words are int64 tensors of values below 2³², which broadcast
+    against each other."""
+    a, b, c, d = counter
+    low, high = key
+    for _ in range(ROUNDS):
+        first, second = MULTIPLIERS[0] * a, MULTIPLIERS[1] * c  # modulo 2⁶⁴, of which every bit is right
+        a, b, c, d = (second >> 32) & WORD ^ b ^ low, second & WORD, (first >> 32) & WORD ^ d ^ high, first & WORD
+        low, high = (low + WEYL[0]) & WORD, (high + WEYL[1]) & WORD
+    return a, b, c, d
+
+
+def threshold(fire_rate: float) -> int:
+    """A cell fires if its word is below this: ``⌊fire_rate · 2³²⌋``, all of them at rate 1."""
+    return int(fire_rate * 2**32)
+
+
+def fires(cells: int, batch: int, step: int, seed: int, fire_rate: float, device: torch.device) -> Tensor:
+    """Which cells update in a step: bool ``[batch, cells]``."""
+    blocks = torch.arange((cells + 3) // 4, device=device)
+    samples = torch.arange(batch, device=device)[:, None]
+    zero = torch.zeros((), dtype=torch.int64, device=device)
+    words = philox((blocks, zero + step, samples, zero), (seed & WORD, seed >> 32))
+    return torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(1)[:, :cells] < threshold(fire_rate)
