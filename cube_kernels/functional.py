@@ -40,7 +40,9 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None = None, *, back
         ValueError, TypeError: a shape, dtype or device that does not fit; the message names the right one.
         BackendError: the named backend cannot run this call; the message says why.
     """
-    x, filters = _autocast(x), _autocast(filters)
+    narrow = _autocast_dtype(x)
+    if narrow is not None:
+        x, filters = x.to(narrow), None if filters is None else filters.to(narrow)
     check_state(x, lattice, "perceive")
     if filters is not None:
         bank = filters.shape[0] if filters.dim() else 1
@@ -136,8 +138,10 @@ def rollout(
     """
     bound = bind(lattice, rule)
     schedule = _schedule(rule, steps, seed, checkpoint_every, trajectory_every, tolerance)
-    x, drive = _autocast(x), _autocast(drive)
-    parameters = RuleParameters(*map(_autocast, parameters))
+    narrow = _autocast_dtype(x)
+    if narrow is not None:
+        x, drive, *rest = (None if t is None else t.to(narrow) for t in (x, drive, *parameters))  # type: ignore[assignment]
+        parameters = RuleParameters(*rest)  # type: ignore[arg-type]
     check_call(x, parameters, bound, drive, write_mask)
     weights = bound.step_weights(parameters)
     chosen = dispatch.choose(backend, lattice, rule, x.dtype, x.device)
@@ -180,16 +184,10 @@ def _schedule(
     )
 
 
-@overload
-def _autocast(tensor: Tensor) -> Tensor: ...
-
-
-@overload
-def _autocast(tensor: Tensor | None) -> Tensor | None: ...
-
-
-def _autocast(tensor: Tensor | None) -> Tensor | None:
-    """Under autocast, a tensor narrower than float64 in the autocast dtype: a rule is matrix products."""
-    if tensor is None or not torch.is_autocast_enabled(tensor.device.type) or tensor.dtype is torch.float64:
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Under autocast, the dtype that a call's tensors are cast to, unless they are float64: a rule is matrix
+    products."""
+    device = x.device.type
+    if x.dtype is torch.float64 or not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)

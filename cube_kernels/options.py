@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 
@@ -32,7 +32,7 @@ T = TypeVar("T", bound=type)
 
 def once_hashed(frozen: T) -> T:
     """A frozen dataclass that computes its hash once: it is a key of every call."""
-    compute: Callable[[Any], int] = frozen.__hash__
+    compute: Any = frozen.__hash__
 
     def remembered(self: Any) -> int:
         known = self.__dict__.get("_hash")
