@@ -1,6 +1,7 @@
 """Fast, exact, trainable 3D lattices for PyTorch."""
 
 from cube_kernels.automaton import Automaton, bind
+from cube_kernels.cells import GMLPCell, GRUCell
 from cube_kernels.dispatch import BackendError
 from cube_kernels.embedding import EmbeddingCube
 from cube_kernels.filters import fixed_filters
@@ -16,6 +17,8 @@ __all__ = [
     "BackendError",
     "CubeLayer",
     "EmbeddingCube",
+    "GMLPCell",
+    "GRUCell",
     "Lattice",
     "Rollout",
     "Rule",

@@ -69,7 +69,10 @@ class Automaton:
     @property
     def key(self) -> str:
         """The lattice and the rule as text, for operators, whose schemas know no such objects."""
-        return json.dumps({"lattice": asdict(self.lattice), "rule": asdict(self.rule)})
+        described = {"lattice": asdict(self.lattice), "rule": asdict(self.rule)}
+        for derived in ("offsets", "neighbors", "reach"):
+            del described["lattice"][derived]
+        return json.dumps(described)
 
     @staticmethod
     @lru_cache(maxsize=256)

@@ -117,7 +117,8 @@ def rollout(
         steps: how many steps ``T``; 0 returns a copy.
         drive: ``[B or 1, D, H, W, rule.drive]``, held constant over the steps; None for a rule without.
         write_mask: bool ``[B or 1, D, H, W]``, False for cells that never change; None if all may.
-        seed: of the fire mask, in ``[0, 2⁶³)``; for a rule whose ``fire_rate`` is below 1, and no other.
+        seed: of the fire mask, in ``[0, 2⁶³)``; for a rule whose ``fire_rate`` is below 1, and no other. Steps and
+            samples are counted from 0 in every call: take another seed for each call and for each process.
         checkpoint_every: the backward pass keeps every k-th state and replays the steps between; None takes
             ``⌈√T⌉``. It trades memory for time and changes no result.
         trajectory_every: return every k-th state too.

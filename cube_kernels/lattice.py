@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
-from cube_kernels.options import check_choice, check_positive, check_range, once_hashed
+from cube_kernels.options import Value, check_choice, check_positive, check_range
 
 Offset = tuple[int, int, int]
 
@@ -40,9 +39,8 @@ NEIGHBORHOODS: dict[str, Callable[[Offset, int], bool]] = {
 }
 
 
-@once_hashed
 @dataclass(frozen=True)
-class Lattice:
+class Lattice(Value):
     """``D×H×W`` cells of ``channels`` numbers each.
 
     Args:
@@ -74,6 +72,13 @@ class Lattice:
     sponge_width: int = 4
     sponge_strength: float = 0.5
 
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    """Offsets ``(d, h, w)`` of the neighborhood; of a named one the cell itself first, the rest in ascending order."""
+    neighbors: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    """The offsets without the cell itself."""
+    reach: tuple[int, int, int] = field(init=False, repr=False, compare=False)
+    """How far the offsets go along each axis, in cells."""
+
     def __post_init__(self) -> None:
         shape = tuple(self.shape)
         if len(shape) != 3:
@@ -88,6 +93,7 @@ class Lattice:
             check_choice("Lattice", "neighborhood", self.neighborhood, NEIGHBORHOODS)
         else:
             self._take_offsets()
+        self._derive()
         check_positive("Lattice", "sponge_width", self.sponge_width)
         check_range("Lattice", "sponge_strength", self.sponge_strength, 0, math.inf)
         if self.boundary != "absorbing" and (self.sponge_width, self.sponge_strength) != (4, 0.5):
@@ -99,6 +105,7 @@ class Lattice:
                         f"Lattice: boundary 'reflecting' is undefined on axis {name} of {shape}: it has one cell and "
                         "no mirror image; take another boundary, or offsets that do not leave that axis"
                     )
+        self._seal()
 
     def _take_offsets(self) -> None:
         listed: Any = self.neighborhood
@@ -122,27 +129,15 @@ class Lattice:
         """Number of cells, ``D·H·W``."""
         return math.prod(self.shape)
 
-    @cached_property
-    def offsets(self) -> tuple[Offset, ...]:
-        """Offsets ``(d, h, w)`` of the neighborhood; of a named one the cell itself first, the rest in ascending
-        order."""
-        if not isinstance(self.neighborhood, str):
-            return self.neighborhood
-        reach = range(-self.radius, self.radius + 1)
-        belongs = NEIGHBORHOODS[self.neighborhood]
-        around = (o for o in itertools.product(reach, reach, reach) if any(o) and belongs(o, self.radius))
-        return ((0, 0, 0), *around)
-
-    @cached_property
-    def neighbors(self) -> tuple[Offset, ...]:
-        """The offsets without the cell itself."""
-        return tuple(o for o in self.offsets if any(o))
-
-    @cached_property
-    def reach(self) -> tuple[int, int, int]:
-        """How far the offsets go along each axis, in cells."""
-        d, h, w = (max(abs(o[axis]) for o in self.offsets) for axis in range(3))
-        return d, h, w
+    def _derive(self) -> None:
+        listed = self.neighborhood
+        if isinstance(listed, str):
+            reach, belongs = range(-self.radius, self.radius + 1), NEIGHBORHOODS[listed]
+            around = (o for o in itertools.product(reach, reach, reach) if any(o) and belongs(o, self.radius))
+            listed = ((0, 0, 0), *around)
+        object.__setattr__(self, "offsets", listed)
+        object.__setattr__(self, "neighbors", tuple(o for o in listed if any(o)))
+        object.__setattr__(self, "reach", tuple(max(abs(o[axis]) for o in listed) for axis in range(3)))
 
     def axis_targets(self, axis: int) -> list[list[int]]:
         """The boundary map of one axis: ``[shift + reach][i]`` is the index that cell ``i`` reads at

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from dataclasses import fields
+from typing import Any
 
 
 def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -27,19 +28,21 @@ def check_range(owner: str, name: str, value: Any, low: float, high: float) -> N
         raise ValueError(f"{owner}: {name} is {value}; it must lie in [{low}, {high}]")
 
 
-T = TypeVar("T", bound=type)
+class Value:
+    """Base of the frozen dataclasses that describe a call: hashed once, when made, since they are keys of every
+    call; copied and pickled by their fields, since a string's hash is another in another process."""
 
+    _hash: int
 
-def once_hashed(frozen: T) -> T:
-    """A frozen dataclass that computes its hash once: it is a key of every call."""
-    compute: Any = frozen.__hash__
+    def _seal(self) -> None:
+        """To be called last by ``__post_init__``."""
+        object.__setattr__(self, "_hash", hash(self._arguments()))
 
-    def remembered(self: Any) -> int:
-        known = self.__dict__.get("_hash")
-        if known is None:
-            known = compute(self)
-            object.__setattr__(self, "_hash", known)
-        return known
+    def _arguments(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self) if field.init)  # type: ignore[arg-type]
 
-    frozen.__hash__ = remembered  # type: ignore[assignment]
-    return frozen
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from cube_kernels.filters import FILTERS
-from cube_kernels.options import check_choice, check_positive, check_range, once_hashed
+from cube_kernels.options import Value, check_choice, check_positive, check_range
 
 PERCEPTIONS = ("depthwise", "gather")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
@@ -60,9 +60,8 @@ class Alive:
         check_range("Alive", "dead_value", self.dead_value, -math.inf, math.inf)
 
 
-@once_hashed
 @dataclass(frozen=True)
-class Rule:
+class Rule(Value):
     """One step of a cell, the same for all cells.
 
     ::
@@ -98,7 +97,8 @@ class Rule:
             those of :mod:`cube_kernels.philox`.
         fire_rescale: whether ``m`` is ``1 / fire_rate`` where a cell fires, which keeps the expected change,
             instead of 1.
-        clamp: ``(low, high)`` that a new state is clamped to; None for none.
+        clamp: ``(low, high)`` that a new state is clamped to, before it is rounded to the state's dtype; None for
+            none.
         immutable_channels: channels that never change.
         alive: which cells live; None for all.
 
@@ -156,6 +156,7 @@ class Rule:
             check_positive("Rule", "every one of immutable_channels", channel, least=0)
         if self.alive is not None and not isinstance(self.alive, Alive):
             raise TypeError(f"Rule: alive is {self.alive!r}; it takes an Alive or None")
+        self._seal()
 
     def _as_tuple(self, name: str) -> None:
         value = getattr(self, name)

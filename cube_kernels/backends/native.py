@@ -95,7 +95,6 @@ def plan(automaton: Automaton) -> Any:
     """The lattice and the rule as the C++ side sees them."""
     lattice, rule = automaton.lattice, automaton.rule
     made = _lattice_plan(lattice, rule.bank)
-    fires_always = rule.fire_rate == 1
     made.set_rule(
         own_state=rule.own_state,
         drive=rule.drive,
@@ -103,11 +102,11 @@ def plan(automaton: Automaton) -> Any:
         hidden=rule.hidden,
         activation=rule.activation,
         squash=rule.squash,
-        # Replacing in part is leaking with a rate of one.
-        update="leaky" if rule.update == "replace" and not fires_always else rule.update,
+        # Replacing with another weight than one is leaking with that rate.
+        update="leaky" if rule.update == "replace" and rule.fire_rescale else rule.update,
         step_size=rule.step_size,
     )
-    if not fires_always:
+    if rule.fire_rate < 1:
         made.set_fire(
             threshold=philox.threshold(rule.fire_rate), scale=1 / rule.fire_rate if rule.fire_rescale else 1.0
         )

@@ -108,12 +108,13 @@ def step(
         change = weights.rate * (target - old)
     else:
         change = target - old
-    if rule.fire_rate < 1:
-        mask = fires(lattice.cells, len(x), index, seed, rule.fire_rate, x.device)
-        fired = mask.unflatten(1, lattice.shape)[..., None].to(old.dtype)
-        new = old + fired * change / (rule.fire_rate if rule.fire_rescale else 1)
+    if rule.update == "replace" and not rule.fire_rescale:
+        new = target  # exactly
     else:
-        new = target if rule.update == "replace" else old + change  # exactly the target
+        new = old + change / (rule.fire_rate if rule.fire_rescale else 1)
+    if rule.fire_rate < 1:
+        fired = fires(lattice.cells, len(x), index, seed, rule.fire_rate, x.device)
+        new = torch.where(fired.unflatten(1, lattice.shape)[..., None], new, old)
     if rule.clamp is not None:
         new = new.clamp(*rule.clamp)
     if lattice.boundary == "absorbing":

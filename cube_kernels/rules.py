@@ -1,0 +1,214 @@
+"""Ready rules by name: each function returns a :class:`cube_kernels.CubeLayer` with everything set.
+
+:func:`classic_cell` and :func:`growing_nca` are to be trained. :func:`life` and :func:`heat` compute what their
+names say from the first call on; their parameters are constants (``requires_grad`` is False), yet their states have
+gradients. ``layer.to(dtype)`` carries any of them to another dtype.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import Tensor, nn
+
+from cube_kernels.lattice import Lattice
+from cube_kernels.layer import CubeLayer
+from cube_kernels.options import check_choice, check_range
+from cube_kernels.rule import Alive, Rule
+
+Shape = tuple[int, int, int]
+
+
+def classic_cell(shape: Shape, steps: int, boundary: str = "walls") -> CubeLayer:
+    """The classic cell: the 8 states of each of 6 neighbors, 8 of its own and 12 external inputs → 16 tanh → 8 tanh,
+    which replace its state. 1,240 parameters.
+
+    The layer takes states ``[B, D, H, W, 8]`` and a drive ``[B or 1, D, H, W, 12]``: the external inputs.
+
+    Args:
+        shape: cells along each axis, ``(D, H, W)``.
+        steps: steps of a call that does not say.
+        boundary: see :class:`cube_kernels.Lattice`.
+
+    Raises:
+        ValueError, TypeError: those of :class:`cube_kernels.Lattice` and :class:`cube_kernels.CubeLayer`.
+    """
+    rule = Rule(perception="gather", drive=12, hidden=16, activation="tanh", update="replace")
+    return CubeLayer(Lattice(shape, 8, boundary=boundary), rule, steps)
+
+
+def growing_nca(
+    shape: Shape, channels: int = 16, hidden: int = 128, fire_rate: float = 0.5, steps: int = 64
+) -> CubeLayer:
+    """Growing neural cellular automata (Mordvintsev, Randazzo, Niklasson and Levin: "Growing Neural Cellular
+    Automata", Distill, 2020), in the plane as published and in space.
+
+    A cell perceives itself and the Sobel derivatives along W and H, and in space along D; a hidden layer of relus and
+    a last layer that starts at zero add to its state where it fires. It lives while channel 3, the opacity, exceeds
+    0.1 in its neighborhood, before and after the step; what is dead is zero. Beyond the faces all is zero. Both
+    layers have biases, as in the authors' TensorFlow code: 8,336 parameters in the plane.
+
+    The layer takes states ``[B, D, H, W, channels]``, and a ``seed`` at each call unless ``fire_rate`` is 1. Untrained,
+    it changes no living cell.
+
+    Args:
+        shape: ``(1, H, W)`` for the plane, with 8 neighbors; ``(D, H, W)`` for space, with 26.
+        channels: channels a cell, at least 4: three colors, opacity and what the cells tell each other.
+        hidden: width of the hidden layer.
+        fire_rate: probability with which a cell updates in a step; changes are not rescaled by it.
+        steps: steps of a call that does not say; the authors train with 64 to 96.
+
+    Raises:
+        ValueError, TypeError: fewer than 4 channels, and those of :class:`cube_kernels.Lattice`,
+            :class:`cube_kernels.Rule` and :class:`cube_kernels.CubeLayer`.
+    """
+    rule = Rule(
+        filters=0,
+        fixed_filters=("identity", "sobel_w", "sobel_h", *(() if _planar(shape) else ("sobel_d",))),
+        own_state=False,  # the identity filter shows it
+        hidden=hidden,
+        activation="relu",
+        fire_rate=fire_rate,
+        alive=Alive(channel=3, threshold=0.1),
+    )
+    layer = CubeLayer(Lattice(shape, channels, _surroundings(shape)), rule, steps)
+    nn.init.zeros_(layer.rule_parameters.head_weight)
+    return layer
+
+
+def life(shape: Shape, rule: str = "B3/S23", boundary: str = "periodic", steps: int = 1) -> CubeLayer:
+    """Outer-totalistic life, exactly (Gardner, Scientific American 223(4), 1970; in space Bays, Complex Systems 1,
+    1987): a dead cell is born and a living one survives by the number of its living neighbors.
+
+    The layer takes states ``[B, D, H, W, 1]`` of zeros and ones in float64, float32, bfloat16 or float16, and returns
+    such states: every number on the way is a small integer, which each of these dtypes holds.
+
+    Args:
+        shape: ``(1, H, W)`` for the plane, with 8 neighbors; ``(D, H, W)`` for space, with 26.
+        rule: ``"B.../S..."``, the numbers of living neighbors at which a cell is born and survives, in digits
+            (``"B36/S23"``). With a comma or a hyphen anywhere, both parts are numbers and ranges separated by commas
+            (``"B13,14,17-19/S13-26"``; ``"B13-13/S14"`` for 13 and 14 alone). Either part may be empty. With ``B0``,
+            cells are born out of nothing; beyond walls, where there are no cells, none is.
+        boundary: ``"walls"``, ``"periodic"``, ``"replicate"`` or ``"reflecting"``. An absorbing one would turn ones
+            into fractions.
+        steps: generations of a call that does not say.
+
+    Raises:
+        ValueError: a rule of another form, a count above the number of neighbors, another boundary.
+    """
+    check_choice("life", "boundary", boundary, ["walls", "periodic", "replicate", "reflecting"])
+    lattice = Lattice(shape, 1, _surroundings(shape), boundary=boundary)
+    most = len(lattice.neighbors)
+    born, survive = _parse_life(rule, most)
+    # q = 2·neighbors + own state tells all cases apart. Whether q lives is a function of it, linear between integers
+    # and zero below all of them, so it is a sum of relus: its second difference is what each of them weighs.
+    lives = torch.zeros(2 * most + 4)  # of q = -2, -1, 0, ..., 2·most + 1
+    lives[[2 * n + 2 for n in born] + [2 * n + 3 for n in survive]] = 1
+    bends = lives.diff(n=2)  # at q = -1, 0, ..., 2·most
+    kept = bends.nonzero().flatten().tolist() or [0]  # a rule by which nothing lives has none; a layer needs one
+    filters = torch.full((1, len(lattice.offsets), 1), 2.0)
+    filters[0, lattice.offsets.index((0, 0, 0))] = 1
+    return _constant(
+        lattice,
+        Rule(own_state=False, hidden=len(kept), activation="relu", update="replace", squash="identity"),
+        steps,
+        filters=filters,
+        hidden_weight=torch.ones(len(kept), 1),
+        hidden_bias=1.0 - torch.tensor(kept),
+        head_weight=bends[None, kept],
+        head_bias=torch.zeros(1),
+    )
+
+
+def heat(
+    shape: Shape, diffusivity: float, time_step: float, channels: int = 1, boundary: str = "replicate", steps: int = 1
+) -> CubeLayer:
+    """The heat equation by Euler's explicit method: ``x ← x + diffusivity · time_step · Δx`` for each channel.
+
+    ``Δ`` sums the second differences along the axes of more than one cell; the spacing of the cells is 1. The
+    boundary says what lies beyond the faces: cold (``"walls"``), a ring (``"periodic"``), insulation between the cells
+    (``"replicate"``) or on the face's cells (``"reflecting"``), a sponge (``"absorbing"``).
+
+    The layer takes states ``[B, D, H, W, channels]``. It is linear, and so is its gradient.
+
+    Args:
+        shape: cells along each axis, ``(D, H, W)``; those of one cell take no part.
+        diffusivity: how fast heat spreads, in cells² per unit of time.
+        time_step: the time that a step takes.
+        channels: channels a cell, none of which sees another.
+        boundary: see :class:`cube_kernels.Lattice`.
+        steps: steps of a call that does not say.
+
+    Raises:
+        ValueError, TypeError: a negative diffusivity or time step, an unstable step (``diffusivity · time_step`` above
+            1/(2·axes), by von Neumann's analysis), and those of :class:`cube_kernels.Lattice`.
+    """
+    check_range("heat", "diffusivity", diffusivity, 0, math.inf)
+    check_range("heat", "time_step", time_step, 0, math.inf)
+    space = Lattice(shape, channels)
+    axes = sum(size > 1 for size in space.shape)
+    share = diffusivity * time_step
+    if not share * 2 * axes <= 1:
+        raise ValueError(
+            f"heat: diffusivity · time_step is {share}; along {axes} axes a step is stable up to 1/{2 * axes} only: "
+            "take a smaller time_step, and more steps"
+        )
+    along = tuple(o for o in space.offsets if all(size > 1 or not s for size, s in zip(space.shape, o, strict=True)))
+    eye = torch.eye(channels)
+    return _constant(
+        Lattice(shape, channels, along, boundary=boundary),
+        Rule(
+            filters=0,
+            fixed_filters=("laplacian",),
+            own_state=False,
+            hidden=2 * channels,
+            activation="silu",  # silu(p) - silu(-p) is p, and its derivative is 1 at zero too, where relus have none
+            step_size=share,
+        ),
+        steps,
+        hidden_weight=torch.cat([eye, -eye]),
+        hidden_bias=torch.zeros(2 * channels),
+        head_weight=torch.cat([eye, -eye], dim=1),
+        head_bias=torch.zeros(channels),
+    )
+
+
+def _planar(shape: Shape) -> bool:
+    return tuple(shape)[:1] == (1,)
+
+
+def _surroundings(shape: Shape) -> str:
+    return "moore_2d" if _planar(shape) else "moore"
+
+
+def _constant(lattice: Lattice, rule: Rule, steps: int, **parameters: Tensor) -> CubeLayer:
+    """A layer of these parameters, which no optimizer changes."""
+    with torch.random.fork_rng(devices=[]):  # a layer draws its first parameters, and nobody needs these
+        layer = CubeLayer(lattice, rule, steps)
+    layer.requires_grad_(False)
+    for name, value in parameters.items():
+        getattr(layer, name).copy_(value)
+    return layer
+
+
+def _parse_life(rule: str, most: int) -> tuple[set[int], set[int]]:
+    """The numbers of living neighbors, of ``most``, at which a cell is born and survives."""
+    listed = "," in rule or "-" in rule
+    count, separator = ("[0-9]+(?:-[0-9]+)?", ",") if listed else ("[0-9]", "")
+    part = f"((?:{count}{separator})*{count}|)"
+    form = re.fullmatch(f"B{part}/S{part}", rule, re.IGNORECASE)
+    parts = [[piece.split("-") for piece in re.findall(count, text)] for text in form.groups()] if form else []
+    ranges = [[(int(ends[0]), int(ends[-1])) for ends in pieces] for pieces in parts]
+    if not ranges or any(low > high for pairs in ranges for low, high in pairs):
+        raise ValueError(
+            f"life: rule is {rule!r}; it takes 'B.../S...' with the counts of neighbors in digits, as in 'B36/S23', or "
+            "both parts in numbers and ascending ranges separated by commas, as in 'B13,14,17-19/S13-26'"
+        )
+    highest = max((high for pairs in ranges for _, high in pairs), default=0)
+    if highest > most:
+        how = "; in a rule with a comma or a hyphen, commas separate counts" if listed else ""
+        raise ValueError(f"life: rule {rule!r} counts {highest}, but a cell has {most} neighbors{how}")
+    born, survive = ({n for low, high in pairs for n in range(low, high + 1)} for pairs in ranges)
+    return born, survive
