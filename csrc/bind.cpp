@@ -37,6 +37,15 @@ const std::vector<const Target*>& supported_targets() {
   return targets;
 }
 
+bool has_bf16_products() {
+#ifdef CUBE_X86_TARGETS
+  static const bool has = __builtin_cpu_supports("avx512bf16");
+  return has;
+#else
+  return false;
+#endif
+}
+
 template <class E>
 E named(const std::string& name, const std::vector<const char*>& names) {
   for (size_t i = 0; i < names.size(); ++i) {
@@ -244,7 +253,8 @@ PYBIND11_MODULE(_native, m) {
                               seed,
                               trajectory_every,
                               tolerance,
-                              threads};
+                              threads,
+                              has_bf16_products()};
       }));
 
   py::class_<NativePlan>(m, "Plan")

@@ -10,7 +10,8 @@ enum class Activation : int { relu, gelu, silu, tanh };
 enum class Squash : int { identity, tanh };
 enum class Update : int { residual, replace, gated, leaky };
 
-// How the caller's numbers are stored. Half-width ones are computed in float and rounded after every step.
+// How the caller's numbers are stored. Half-width ones are computed in float; the operands of matrix products and the
+// new state are rounded to the storage.
 enum class Storage : int { float64, float32, bfloat16, float16 };
 
 // The boundary map of one axis of `size` cells, for shifts -reach..reach. Entries of a shift begin at
@@ -98,6 +99,7 @@ struct Schedule {
   int64_t trajectory_every;  // 0: no trajectory
   double tolerance;          // negative: every sample takes all steps
   int threads;
+  bool bf16_products;  // this CPU has AVX512-BF16
 };
 
 // States at steps k, 2k, ... below `steps`; step 0 is the input itself.

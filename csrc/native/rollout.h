@@ -89,8 +89,8 @@ void rollout_forward(const Plan& plan, const ForwardCall& call) {
   const Schedule& schedule = call.schedule;
   if (schedule.batch == 0) return;
   const Layout<T> layout(plan);
-  const PackedWeights<T> weights(plan, layout, schedule.storage, call.weights, false);
-  const Task<T> task(plan, layout, weights, schedule.storage);
+  const PackedWeights<T> weights(plan, layout, schedule.storage, call.weights, false, multiplies_bf16<T>(schedule));
+  const Task<T> task(plan, layout, weights, schedule);
   Crew threads(useful_threads(schedule.threads, step_operations(plan, layout) * static_cast<double>(plan.cells) *
                                                     static_cast<double>(schedule.steps * schedule.batch)));
   const Split split(threads.size(), schedule.batch, plan.cells);
@@ -186,8 +186,8 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
   // The last step of a segment is replayed only to learn which cells died in it.
   const int64_t unreplayed = can_die ? 0 : 1;
 
-  const PackedWeights<T> weights(plan, layout, schedule.storage, call.weights, true);
-  const Task<T> task(plan, layout, weights, schedule.storage);
+  const PackedWeights<T> weights(plan, layout, schedule.storage, call.weights, true, multiplies_bf16<T>(schedule));
+  const Task<T> task(plan, layout, weights, schedule);
   Crew threads(useful_threads(schedule.threads, 3 * step_operations(plan, layout) * static_cast<double>(plan.cells) *
                                                     static_cast<double>(schedule.steps * schedule.batch)));
   const Split split(threads.size(), larger(parts.groups, 1), plan.cells);

@@ -36,7 +36,8 @@ int64_t padded_head(const Plan& plan, const Layout<T>& layout, int64_t head) {
 // The rule's weights, in both orientations where the backward pass needs the other.
 template <class T>
 struct PackedWeights {
-  PackedWeights(const Plan& plan, const Layout<T>& layout, Storage storage, const RuleWeights& weights, bool backward)
+  PackedWeights(const Plan& plan, const Layout<T>& layout, Storage storage, const RuleWeights& weights, bool backward,
+                bool bf16)
       : bank(layout.bank),
         to_hidden(layout.inputs * layout.hidden),
         hidden_bias(layout.hidden),
@@ -45,7 +46,9 @@ struct PackedWeights {
         from_heads(backward ? layout.heads * layout.hidden : 0),
         from_hidden(backward ? plan.hidden * layout.inputs : 0),
         pace(layout.stride),
-        changes(layout.stride) {
+        changes(layout.stride),
+        narrow_to_hidden(bf16 ? layout.inputs * layout.hidden : 0),
+        narrow_to_heads(bf16 ? layout.hidden * layout.heads : 0) {
     decode_rows<T>(storage, weights.bank, static_cast<int64_t>(plan.filters) * plan.offset_count, plan.channels, bank,
                    layout.stride);
     decode<T>(storage, weights.hidden_bias, plan.hidden, hidden_bias);
@@ -67,6 +70,10 @@ struct PackedWeights {
         if (backward) from_heads[column * layout.hidden + h] = row[h];
       }
     }
+    if (bf16) {
+      interleave(to_hidden, layout.inputs, layout.hidden, narrow_to_hidden);
+      interleave(to_heads, plan.hidden, layout.heads, narrow_to_heads);
+    }
     if (weights.rate != nullptr) decode<T>(storage, weights.rate, plan.channels, pace);
     for (int64_t c = 0; c < plan.channels; ++c) {
       const T whole = plan.update == Update::residual ? static_cast<T>(plan.step_size) : T{1};
@@ -83,6 +90,17 @@ struct PackedWeights {
   Buffer<T> from_hidden;  // [plan.hidden, inputs]
   Buffer<T> pace;         // [stride], see `updated`
   Buffer<T> changes;      // [stride], 0 for channels that never change
+  // The first two as `product_bf16` takes them: [rows / 2, columns, 2].
+  Buffer<uint16_t> narrow_to_hidden, narrow_to_heads;
+
+ private:
+  static void interleave(const T* from, int64_t rows, int64_t columns, uint16_t* to) {
+    for (int64_t k = 0; k < rows; ++k) {
+      for (int64_t n = 0; n < columns; ++n) {
+        encode<T>(Storage::bfloat16, from + k * columns + n, 1, to + (k / 2 * columns + n) * 2 + k % 2);
+      }
+    }
+  }
 };
 
 // Where each weight gradient starts in a part of `size` numbers.

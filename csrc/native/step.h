@@ -1,13 +1,19 @@
 // One step of a range of cells, and its backward pass.
 #pragma once
 #include "masks.h"
-#include "product.h"
+#include "product_bf16.h"
 #include "rule.h"
 
 #include "../cell.h"  // after the vectors it computes with
 
 namespace cube {
 namespace {
+
+template <class T>
+bool multiplies_bf16(const Schedule& schedule) {
+  return has_bf16_products && std::is_same_v<T, float> && schedule.storage == Storage::bfloat16 &&
+         schedule.bf16_products;
+}
 
 // Everything about a call that its threads share and do not write.
 template <class T>
@@ -16,14 +22,18 @@ struct Task {
   const Layout<T>& layout;
   const PackedWeights<T>& weights;
   Storage storage;
+  bool half;   // numbers are stored in half the width
+  bool bf16;   // and multiplied in it
   bool plain;  // a new state is what the update gives: no clamp, fading, rounding or immutable channel
 
-  Task(const Plan& plan, const Layout<T>& layout, const PackedWeights<T>& weights, Storage storage)
+  Task(const Plan& plan, const Layout<T>& layout, const PackedWeights<T>& weights, const Schedule& schedule)
       : plan(plan),
         layout(layout),
         weights(weights),
-        storage(storage),
-        plain(!plan.clamps && plan.retention == nullptr && storage_size(storage) == sizeof(T)) {
+        storage(schedule.storage),
+        half(storage_size(storage) < static_cast<int64_t>(sizeof(T))),
+        bf16(multiplies_bf16<T>(schedule)),
+        plain(!plan.clamps && plan.retention == nullptr && !half) {
     for (int64_t c = 0; c < plan.channels; ++c) plain = plain && plan.mutable_channels[c];
   }
 };
@@ -47,6 +57,7 @@ struct Scratch {
         hidden(block_cells * layout.hidden),
         heads(block_cells * layout.heads),
         activated(block_cells * layout.hidden),
+        narrow_rows(block_cells * larger(layout.inputs, layout.hidden)),
         slopes(backward ? block_cells * layout.hidden : 0),
         head_gradient(backward ? block_cells * layout.heads : 0),
         hidden_gradient(backward ? block_cells * layout.hidden : 0),
@@ -57,26 +68,18 @@ struct Scratch {
   Buffer<int64_t> cells;  // those that compute a change, of the range at hand
   Buffer<T> inputs, hidden, heads;
   Buffer<T> activated;
-  Buffer<T> slopes;  // of the activation
+  Buffer<uint16_t> narrow_rows;  // the left operand of a product in bfloat16
+  Buffer<T> slopes;              // of the activation
   Buffer<T> head_gradient, hidden_gradient, input_gradient;
 };
 
+// Activations, rounded to the storage, and their slopes.
 template <class T, Activation kind, bool with_slopes>
-void activate_all(const T* hidden, T* activated, T* slopes, int64_t count) {
+void activate_all(Storage storage, const T* hidden, T* activated, T* slopes, int64_t count) {
   for (int64_t i = 0; i < count; i += lanes<T>) {
     const auto a = activate<kind>(load(hidden + i));
-    store(activated + i, a.value);
+    store(activated + i, rounded(storage, a.value));
     if constexpr (with_slopes) store(slopes + i, a.slope);
-  }
-}
-
-template <class T, bool with_slopes>
-void activate_all(Activation kind, const T* hidden, T* activated, T* slopes, int64_t count) {
-  switch (kind) {
-    case Activation::relu: return activate_all<T, Activation::relu, with_slopes>(hidden, activated, slopes, count);
-    case Activation::gelu: return activate_all<T, Activation::gelu, with_slopes>(hidden, activated, slopes, count);
-    case Activation::silu: return activate_all<T, Activation::silu, with_slopes>(hidden, activated, slopes, count);
-    case Activation::tanh: return activate_all<T, Activation::tanh, with_slopes>(hidden, activated, slopes, count);
   }
 }
 
@@ -84,6 +87,19 @@ template <auto v>
 struct Constant {
   static constexpr auto value = v;
 };
+
+template <class T, bool with_slopes>
+void activate_all(const Plan& plan, Storage storage, const T* hidden, T* activated, T* slopes, int64_t count) {
+  const auto with = [&](auto kind) {
+    activate_all<T, kind.value, with_slopes>(storage, hidden, activated, slopes, count);
+  };
+  switch (plan.activation) {
+    case Activation::relu: return with(Constant<Activation::relu>{});
+    case Activation::gelu: return with(Constant<Activation::gelu>{});
+    case Activation::silu: return with(Constant<Activation::silu>{});
+    case Activation::tanh: return with(Constant<Activation::tanh>{});
+  }
+}
 
 // Calls body(Constant<update>, Constant<squash>) for the plan's pair.
 template <class Body>
@@ -102,7 +118,7 @@ void with_update(const Plan& plan, Body&& body) {
 // The hidden layer of the listed cells, before its activation, and its input.
 template <class T>
 void evaluate_hidden(const Task<T>& task, const T* state, const T* drive, const int64_t* cells, int64_t count,
-                     NeighborRow* neighbors, const Rows<T>& rows) {
+                     const Scratch<T>& scratch, const Rows<T>& rows) {
   const Plan& plan = task.plan;
   const Layout<T>& layout = task.layout;
   for (int64_t i = 0; i < count; ++i) {
@@ -112,17 +128,35 @@ void evaluate_hidden(const Task<T>& task, const T* state, const T* drive, const 
       std::memcpy(to + layout.own + layout.percepts, drive + cells[i] * plan.drive, plan.drive * sizeof(T));
     }
   }
-  perceive<T>(plan, state, layout.stride, task.weights.bank, cells, count, neighbors, rows.inputs + layout.own,
+  perceive<T>(plan, state, layout.stride, task.weights.bank, cells, count, scratch.neighbors, rows.inputs + layout.own,
               layout.inputs);
+  for (int64_t i = 0; task.half && i < count * layout.inputs; i += lanes<T>) {
+    store(rows.inputs + i, rounded(task.storage, load(rows.inputs + i)));
+  }
+  if constexpr (has_bf16_products && std::is_same_v<T, float>) {
+    if (task.bf16) {
+      narrow(rows.inputs, count * layout.inputs, scratch.narrow_rows);
+      return product_bf16(scratch.narrow_rows, layout.inputs, task.weights.narrow_to_hidden, rows.hidden, layout.hidden,
+                          count, layout.hidden, layout.inputs, task.weights.hidden_bias);
+    }
+  }
   product<T>(rows.inputs, layout.inputs, 1, task.weights.to_hidden, layout.hidden, rows.hidden, layout.hidden, count,
              layout.hidden, layout.inputs, Start::bias, task.weights.hidden_bias);
 }
 
+// The heads of cells whose activations lie in the scratch.
 template <class T>
-void evaluate_heads(const Task<T>& task, const T* activated, int64_t count, T* heads) {
+void evaluate_heads(const Task<T>& task, int64_t count, const Scratch<T>& scratch, T* heads) {
   const Layout<T>& layout = task.layout;
-  product<T>(activated, layout.hidden, 1, task.weights.to_heads, layout.heads, heads, layout.heads, count, layout.heads,
-             task.plan.hidden, Start::bias, task.weights.head_bias);
+  if constexpr (has_bf16_products && std::is_same_v<T, float>) {
+    if (task.bf16) {
+      narrow(scratch.activated, count * layout.hidden, scratch.narrow_rows);
+      return product_bf16(scratch.narrow_rows, layout.hidden, task.weights.narrow_to_heads, heads, layout.heads, count,
+                          layout.heads, layout.hidden, task.weights.head_bias);
+    }
+  }
+  product<T>(scratch.activated, layout.hidden, 1, task.weights.to_heads, layout.heads, heads, layout.heads, count,
+             layout.heads, task.plan.hidden, Start::bias, task.weights.head_bias);
 }
 
 template <class V>
@@ -198,9 +232,9 @@ void propose(const Task<T>& task, const Moment& moment, const T* state, const T*
   for (int64_t first = 0; first < count; first += block_cells) {
     const int64_t rows = smaller(block_cells, count - first);
     const Rows<T> block = rows_at(first);
-    evaluate_hidden(task, state, drive, cells + first, rows, scratch.neighbors, block);
-    activate_all<T, false>(plan.activation, block.hidden, scratch.activated, nullptr, rows * task.layout.hidden);
-    evaluate_heads<T>(task, scratch.activated, rows, block.heads);
+    evaluate_hidden(task, state, drive, cells + first, rows, scratch, block);
+    activate_all<T, false>(plan, task.storage, block.hidden, scratch.activated, nullptr, rows * task.layout.hidden);
+    evaluate_heads(task, rows, scratch, block.heads);
     with_update(plan, [&](auto update, auto squash) {
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t cell = cells[first + i];
@@ -291,10 +325,10 @@ void propose_gradient(const Task<T>& task, const Moment& moment, const T* state,
     const bool again = block.inputs == nullptr;
     if (again) {
       block = scratch.rows();
-      evaluate_hidden(task, state, drive, cells + first, rows, scratch.neighbors, block);
+      evaluate_hidden(task, state, drive, cells + first, rows, scratch, block);
     }
-    activate_all<T, true>(plan.activation, block.hidden, scratch.activated, scratch.slopes, rows * layout.hidden);
-    if (again && needs_heads) evaluate_heads<T>(task, scratch.activated, rows, block.heads);
+    activate_all<T, true>(plan, task.storage, block.hidden, scratch.activated, scratch.slopes, rows * layout.hidden);
+    if (again && needs_heads) evaluate_heads(task, rows, scratch, block.heads);
 
     with_update(plan, [&](auto update, auto squash) {
       for (int64_t c = 0; c < stride; c += lanes<T>) {

@@ -87,18 +87,20 @@ def step(
     seed: int,
     index: int,
 ) -> Tensor:
-    """Step number ``index`` of every cell, as :class:`cube_kernels.Rule` writes it down. Half-width states are
-    computed in float32 and rounded once, at the end."""
+    """Step number ``index`` of every cell, as :class:`cube_kernels.Rule` writes it down. Half-width
+    numbers are computed with in float32; the operands of the matrix products and the new state are rounded, as
+    hardware multiplies them."""
     lattice, rule, dtype = automaton.lattice, automaton.rule, x.dtype
     old = _wide(x)
     weights = StepWeights(*(None if w is None else _wide(w) for w in weights))  # type: ignore[arg-type]
-    parts = [perceive(old, lattice, weights.bank)]
+    parts = [perceive(old, lattice, weights.bank).to(dtype)]
     if rule.own_state:
-        parts.insert(0, old)
+        parts.insert(0, x)
     if drive is not None:
-        parts.append(_wide(drive).expand(len(x), -1, -1, -1, -1))
-    a = ACTIVATIONS[rule.activation](F.linear(torch.cat(parts, dim=-1), weights.hidden_weight, weights.hidden_bias))
-    heads = F.linear(a, weights.head_weight, weights.head_bias)
+        parts.append(drive.expand(len(x), -1, -1, -1, -1))
+    z = _wide(torch.cat(parts, dim=-1))
+    a = ACTIVATIONS[rule.activation](F.linear(z, weights.hidden_weight, weights.hidden_bias)).to(dtype)
+    heads = F.linear(_wide(a), weights.head_weight, weights.head_bias)
     target = SQUASHES[str(rule.squash)](heads[..., : lattice.channels])
     if rule.update == "residual":
         change = rule.step_size * target

@@ -39,7 +39,7 @@ class Case:
         for owner in (self.lattice, self.rule, self):
             for field in fields(owner):
                 value = getattr(owner, field.name)
-                if value != field.default and field.name not in ("lattice", "rule", "batch"):
+                if field.init and value != field.default and field.name not in ("lattice", "rule", "batch"):
                     parts.append(f"{field.name}={value}")
         return "-".join(parts).replace(" ", "")
 
