@@ -28,15 +28,17 @@ inline CellRange cell_range(int64_t cells, int64_t parts, int64_t part) {
   return {share(blocks, parts, part) * block_cells, smaller(share(blocks, parts, part + 1) * block_cells, cells)};
 }
 
-// Zeroed memory on a cache line, with room for one row tile past the end.
+enum class Fill { zero, nothing };
+
+// Memory on a cache line, with room for one row tile past the end.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t count) {
+  explicit Buffer(int64_t count, Fill fill = Fill::zero) {
     const size_t bytes = static_cast<size_t>(round_up((count + row_tile) * sizeof(T), 64));
     data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
     if (data_ == nullptr) throw std::bad_alloc();
-    std::memset(data_, 0, bytes);
+    if (fill == Fill::zero) std::memset(data_, 0, bytes);
   }
   ~Buffer() { std::free(data_); }
   Buffer(const Buffer&) = delete;

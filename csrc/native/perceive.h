@@ -2,10 +2,8 @@
 // channels fill `stride` numbers, a multiple of the vector, of which those past `channels` are 0. Every array of
 // cells has one more at its end, which is zero: what lies outside reads that.
 #pragma once
-#include <type_traits>
-
 #include "../plan.h"
-#include "vector.h"
+#include "product.h"
 
 namespace cube {
 namespace {
@@ -108,9 +106,6 @@ inline void for_each_reader(const Plan& plan, const ReaderRows& rows, int64_t x,
   }
 }
 
-template <int v>
-using Count = std::integral_constant<int, v>;
-
 // Calls group(Count, first) for the groups of 4, and then single ones, of `total` things: sums over a group stay in
 // registers.
 template <class Group>
@@ -120,7 +115,6 @@ inline void for_each_group(int64_t total, Group&& group) {
   for (; first < total; ++first) group(Count<1>{}, first);
 }
 
-constexpr bool many_registers = CUBE_VECTOR_BYTES == 64;  // 32 vectors, otherwise 16
 constexpr int cell_group = many_registers ? 4 : 2;
 
 // The same for cells, in groups whose sums for 4 filters leave registers for the operands.

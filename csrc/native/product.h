@@ -1,9 +1,16 @@
 // Matrix products of the rule: small panels that stay in registers, all operands in cache.
 #pragma once
+#include <type_traits>
+
 #include "vector.h"
 
 namespace cube {
 namespace {
+
+template <int v>
+using Count = std::integral_constant<int, v>;
+
+constexpr bool many_registers = CUBE_VECTOR_BYTES == 64;  // 32 vectors, otherwise 16
 
 // What a product starts from.
 enum class Start { zero, bias, sum };
@@ -59,19 +66,24 @@ inline void product_panel(const T* a, int64_t a_row, int64_t a_step, const T* b,
 template <class T>
 inline void product(const T* a, int64_t a_row, int64_t a_step, const T* b, int64_t b_row, T* c, int64_t c_row,
                     int64_t rows, int64_t columns, int64_t depth, Start start, const T* bias = nullptr) {
-  constexpr bool many_registers = CUBE_VECTOR_BYTES == 64;  // 32 of them, otherwise 16
   int64_t n = 0;
-  if constexpr (many_registers) {
-    for (; n + 4 * lanes<T> <= columns; n += 4 * lanes<T>) {
-      product_panel<T, 6, 4>(a, a_row, a_step, b + n, b_row, c + n, c_row, rows, depth, start, bias + n);
+  const auto panel = [&](auto tile_rows, auto tile_columns) {
+    product_panel<T, tile_rows.value, tile_columns.value>(a, a_row, a_step, b + n, b_row, c + n, c_row, rows, depth,
+                                                          start, bias + n);
+    n += tile_columns.value * lanes<T>;
+  };
+  while (n < columns) {
+    const int64_t left = (columns - n + lanes<T> - 1) / lanes<T>;
+    // A single column is the slowest: five are three and two.
+    if (many_registers && left >= 4 && left != 5) {
+      panel(Count<6>{}, Count<4>{});
+    } else if (many_registers && (left == 5 || left == 3)) {
+      panel(Count<6>{}, Count<3>{});
+    } else if (left >= 2) {
+      panel(Count<many_registers ? 12 : 6>{}, Count<2>{});
+    } else {
+      panel(Count<12>{}, Count<1>{});
     }
-  }
-  for (; n + 2 * lanes<T> <= columns; n += 2 * lanes<T>) {
-    product_panel<T, many_registers ? 12 : 6, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, rows, depth, start,
-                                                 bias + n);
-  }
-  for (; n < columns; n += lanes<T>) {
-    product_panel<T, 12, 1>(a, a_row, a_step, b + n, b_row, c + n, c_row, rows, depth, start, bias + n);
   }
 }
 

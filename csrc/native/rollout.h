@@ -159,9 +159,9 @@ class KeptRows {
         rows_(plan.cells + row_tile),
         steps_(smaller(replayed, budget / (rows_ * (layout.inputs + layout.hidden + layout.heads) *
                                            static_cast<int64_t>(sizeof(T))))),
-        inputs_(steps_ * rows_ * layout.inputs),
-        hidden_(steps_ * rows_ * layout.hidden),
-        heads_(steps_ * rows_ * layout.heads) {}
+        inputs_(steps_ * rows_ * layout.inputs, Fill::nothing),
+        hidden_(steps_ * rows_ * layout.hidden, Fill::nothing),
+        heads_(steps_ * rows_ * layout.heads, Fill::nothing) {}
   int64_t steps() const { return steps_; }
   Rows<T> at(int64_t step, int64_t row) const {
     const int64_t first = step * rows_ + row;

@@ -125,7 +125,9 @@ void evaluate_hidden(const Task<T>& task, const T* state, const T* drive, const 
     T* to = rows.inputs + i * layout.inputs;
     if (plan.own_state) std::memcpy(to, state + cells[i] * layout.stride, layout.stride * sizeof(T));
     if (plan.drive > 0) {
-      std::memcpy(to + layout.own + layout.percepts, drive + cells[i] * plan.drive, plan.drive * sizeof(T));
+      T* const at = to + layout.own + layout.percepts;
+      std::memcpy(at, drive + cells[i] * plan.drive, plan.drive * sizeof(T));
+      std::memset(at + plan.drive, 0, (layout.inputs - layout.own - layout.percepts - plan.drive) * sizeof(T));
     }
   }
   perceive<T>(plan, state, layout.stride, task.weights.bank, cells, count, scratch.neighbors, rows.inputs + layout.own,
