@@ -1,20 +1,20 @@
 """Derivatives against finite differences, in float64, and what cannot be differentiated says so."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from cube_kernels import Lattice, Rule, RuleParameters, perceive, rollout
+from cube_kernels import Alive, Lattice, Rule, RuleParameters, perceive, rollout
+from cube_kernels.lattice import BOUNDARIES
 from tests.conformance.cases import Case, draw_inputs
 
-SWITCHES = list(
-    itertools.product(["walls", "periodic", "replicate"], ["depthwise", "gather"], ["residual", "replace", "gated"])
-)
+SWITCHES = list(itertools.product(BOUNDARIES, ["depthwise", "gather"], ["residual", "replace", "gated", "leaky"]))
 
 
-def small_case(boundary, perception, update, activation="gelu", drive="none"):
+def small_case(boundary, perception, update, activation="gelu", drive="none", **switches):
     rule = Rule(
         perception=perception,
         filters=2 if perception == "depthwise" else 1,
@@ -22,8 +22,10 @@ def small_case(boundary, perception, update, activation="gelu", drive="none"):
         activation=activation,
         update=update,
         drive=0 if drive == "none" else 2,
+        **switches,
     )
-    return Case(Lattice((2, 3, 1), 2, boundary=boundary), rule, drive, batch=2)
+    plane = ((0, 0, 0), (1, 0, 0), (-1, 1, 0), (0, -1, 0))  # a mirror is undefined across one cell
+    return Case(Lattice((2, 3, 1), 2, plane, boundary=boundary), rule, drive, batch=2)
 
 
 def as_function(case, backend, steps=3, checkpoint_every=2):
@@ -40,6 +42,8 @@ def as_function(case, backend, steps=3, checkpoint_every=2):
             case.rule,
             steps=steps,
             drive=given.get("drive"),
+            write_mask=inputs.write_mask,
+            seed=case.seed,
             checkpoint_every=checkpoint_every,
             backend=backend,
         )
@@ -62,7 +66,23 @@ def test_gradcheck_of_the_other_activations_and_of_the_drive(backend, activation
     assert gradcheck(function, tensors)
 
 
-@pytest.mark.parametrize("switches", SWITCHES[::4], ids="-".join)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("update", ["residual", "replace", "gated", "leaky"])
+def test_gradcheck_of_the_masks(backend, update):
+    masks = {
+        "fire_rate": 0.6,
+        "fire_rescale": True,
+        "clamp": (-1.5, 1.2),
+        "immutable_channels": (0,),
+        "alive": Alive(1, 0.1),
+        "fixed_filters": ("identity",),
+    }
+    case = replace(small_case("absorbing", "depthwise", update, **masks), mask_batch="each")
+    function, tensors = as_function(case, backend)
+    assert gradcheck(function, tensors)
+
+
+@pytest.mark.parametrize("switches", SWITCHES[::5], ids="-".join)
 def test_reference_is_differentiable_twice(switches):
     function, tensors = as_function(small_case(*switches), "reference", steps=2)
     assert gradgradcheck(function, tensors)
@@ -74,17 +94,18 @@ def test_native_refuses_a_second_derivative():
         torch.autograd.grad(function(*tensors).sum(), tensors[:1], create_graph=True)
 
 
-@pytest.mark.parametrize("boundary", ["walls", "periodic", "replicate"])
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("weighted", [True, False])
-def test_perceive_is_differentiable_twice(boundary, weighted):
-    lattice = Lattice((2, 1, 3), 2, boundary=boundary)
-    x = torch.randn(2, 2, 1, 3, 2, dtype=torch.float64, requires_grad=True)
+def test_perceive_is_differentiable_twice(boundary, weighted, backend):
+    lattice = Lattice((2, 2, 3), 2, boundary=boundary)
+    x = torch.randn(2, 2, 2, 3, 2, dtype=torch.float64, requires_grad=True)
     tensors = [x]
     if weighted:
         tensors.append(torch.randn(3, 7, 2, dtype=torch.float64, requires_grad=True))
 
     def function(x, filters=None):
-        return perceive(x, lattice, filters)
+        return perceive(x, lattice, filters, backend=backend)
 
     assert gradcheck(function, tensors)
     assert gradgradcheck(function, tensors)
