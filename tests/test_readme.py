@@ -8,5 +8,6 @@ def test_the_readme_example_runs():
     text = (Path(__file__).parents[1] / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert blocks
-    for block in blocks:
-        exec(block, {})
+    names: dict = {}
+    for block in blocks:  # each goes on where the one before ended
+        exec(block, names)
