@@ -20,7 +20,7 @@ ROUNDS = (5, 15)
 SETTLE_SECONDS = 0.02
 
 TURNS = (
-    f"turns: A B C, A B C; {1e3 * SETTLE_SECONDS:.0f} ms of rest before each, in which the OpenMP workers of the peer "
+    f"A B C, A B C; {1e3 * SETTLE_SECONDS:.0f} ms of rest before each, in which the OpenMP workers of the peer "
     f"before stop spinning; calls shorter than {1e3 * SAMPLE_SECONDS:.0f} ms run once untimed, then are averaged over "
     "that long. No environment variable is set for any peer."
 )
