@@ -21,6 +21,9 @@ MARKERS = "osD^vP*X"
 
 def draw(result: dict[str, Any], out: Path) -> None:
     rows = [row for row in result["rows"] if OURS in row["milliseconds"]]
+    for row in result["rows"]:
+        if row not in rows:
+            print(f"not drawn, for want of ours: {row['name']}")
     heights = range(len(rows), 0, -1)
     figure, axes = plt.subplots(figsize=(11, 1.8 + 0.34 * len(rows)), layout="constrained")
     peers = [name for name in PEERS if name != OURS and any(name in row["milliseconds"] for row in rows)]
@@ -38,6 +41,7 @@ def draw(result: dict[str, Any], out: Path) -> None:
     ticks = [t for t in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]]
     axes.set_xticks(ticks, [f"{t:g}×" for t in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(0.4, len(rows) + 0.6)
     axes.set_yticks(list(heights), [row["name"] for row in rows], fontsize=8)
     axes.grid(axis="both", color="0.9", zorder=0)
     axes.set_xlabel("time over that of cube-kernels (right of 1: cube-kernels is faster)")
