@@ -137,7 +137,7 @@ HEAT = [
 
 DEFAULT = [
     Case((8, 8, 12), 8, "von_neumann", 1, 8, 1, "fp32", "forward"),
-    Case((8, 8, 12), 8, "von_neumann", 1, 64, 16, "fp32", "forward+backward"),
+    Case((8, 8, 12), 8, "von_neumann", 1, 64, 1, "fp32", "forward+backward"),
     Case((8, 8, 12), 32, "von_neumann", 1, 8, 16, "fp32", "forward"),
     Case((8, 8, 12), 32, "von_neumann", 1, 8, 16, "fp32", "forward+backward"),
     Case((8, 8, 12), 32, "moore", 4, 64, 1, "fp32", "forward"),
