@@ -1,47 +1,160 @@
-"""What is measured: the cases, and the peers that compute the same numbers."""
+"""What is measured: the full grid, the rows that run by default, and how much work a row is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchmarks.peers import conv3d_rollout, shifted_rollout
-from cube_kernels import CubeLayer, Lattice, Rule
+from cube_kernels import Lattice, Rule, RuleParameters
 
-PEERS: dict[str, Callable[[CubeLayer, Tensor], Tensor]] = {
-    "native": lambda layer, x: layer(x),
-    "eager, Conv3d": conv3d_rollout,
-    "eager, shifts": shifted_rollout,
-}
-
-# Lattice, filters, steps, batch; hidden 128, relu, residual, float32.
-CASES = {
-    "8x8x12 C32 von_neumann P1 T8 B16": (Lattice((8, 8, 12), 32), 1, 8, 16),
-    "16x16x16 C16 moore P4 T8 B4": (Lattice((16, 16, 16), 16, "moore"), 4, 8, 4),
-}
-
-DIRECTIONS = ("forward", "forward+backward")
+SHAPES = {(8, 8, 12): (8, 32), (16, 16, 16): (16, 32), (32, 32, 32): (16, 32)}
+LATTICES = [(shape, channels) for shape, widths in SHAPES.items() for channels in widths]
+NEIGHBORHOODS = [("von_neumann", 1), ("moore", 4)]
+STEPS = [8, 64]
+BATCHES = [1, 16]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DIRECTIONS = ["forward", "forward+backward"]
 
 
-def workload(case: str, direction: str, peer: str) -> Callable[[], None]:
-    """One call to time. Raises AssertionError if the peer's numbers are not ours: then no time means anything."""
-    lattice, filters, steps, batch = CASES[case]
-    torch.manual_seed(0)
-    rule = Rule(filters=filters, hidden=128, activation="relu", step_size=0.1)
-    layer = CubeLayer(lattice, rule, steps, backend="native")
-    x = torch.randn(batch, *lattice.shape, lattice.channels)
-    run = PEERS[peer]
-    with torch.no_grad():
-        torch.testing.assert_close(run(layer, x), layer(x), rtol=1e-3, atol=1e-4)
+@dataclass(frozen=True)
+class Problem:
+    """The tensors of a case, the same in every process."""
 
-    def forward() -> None:
-        with torch.no_grad():
-            run(layer, x)
+    lattice: Lattice
+    rule: Rule
+    steps: int
+    x: Tensor
+    parameters: RuleParameters
 
-    def both() -> None:
-        layer.zero_grad()
-        run(layer, x).square().mean().backward()
 
-    return forward if direction == "forward" else both
+@dataclass(frozen=True)
+class Case:
+    """One row: a learned rule (hidden 128, relu, residual update with step size 0.1) between walls, or with
+    ``heat`` the bare stencil ``x_i ← 0.4·x_i + 0.1·(the six neighbors)``."""
+
+    shape: tuple[int, int, int]
+    channels: int
+    neighborhood: str
+    filters: int
+    steps: int
+    batch: int = 1
+    dtype: str = "fp32"
+    direction: str = "forward"
+    heat: bool = False
+
+    def __str__(self) -> str:
+        kind = "heat" if self.heat else f"{self.neighborhood} P{self.filters}"
+        shape = "x".join(map(str, self.shape))
+        return f"{shape} C{self.channels} {kind} T{self.steps} B{self.batch} {self.dtype} {self.direction}"
+
+    @property
+    def lattice(self) -> Lattice:
+        return Lattice(self.shape, self.channels, self.neighborhood)
+
+    @property
+    def rule(self) -> Rule:
+        if self.heat:  # relus that carry p and -p, so that the new state is p itself
+            return Rule(
+                own_state=False, hidden=2 * self.channels, activation="relu", update="replace", squash="identity"
+            )
+        return Rule(filters=self.filters, hidden=128, activation="relu", step_size=0.1)
+
+    @property
+    def backward(self) -> bool:
+        return self.direction == "forward+backward"
+
+    @property
+    def cell_steps(self) -> int:
+        return self.lattice.cells * self.batch * self.steps
+
+    @property
+    def flops(self) -> int:
+        """Of the rule: multiplications and additions of perception and of the two layers. Heat counts its
+        perception alone. Forward and backward is three times forward; what a backend recomputes does not count."""
+        lattice, rule = self.lattice, self.rule
+        a_cell = rule.filters * len(lattice.offsets) * self.channels
+        if not self.heat:
+            a_cell += rule.inputs(lattice) * rule.hidden + rule.hidden * self.channels
+        return 2 * a_cell * self.cell_steps * (3 if self.backward else 1)
+
+    @property
+    def state_bytes(self) -> int:
+        return self.lattice.cells * self.batch * self.channels * DTYPES[self.dtype].itemsize
+
+    @property
+    def compulsory_bytes(self) -> int:
+        """Each step reads a state and writes one: what a stencil moves if steps are not blocked in time."""
+        return 2 * self.state_bytes * self.steps
+
+    @property
+    def taped_bytes(self) -> int:
+        """About what a peer without checkpoints holds: input, hidden layer and change, before and after each is
+        used, of every step for a backward pass and of one step otherwise."""
+        widths = 2 * (self.rule.inputs(self.lattice) + self.rule.hidden + self.channels)
+        steps = self.steps if self.backward else 1
+        return steps * self.lattice.cells * self.batch * widths * DTYPES[self.dtype].itemsize
+
+    def problem(self) -> Problem:
+        """Weights are scaled by their fan-in: the rollout moves the state by about its own size, so that a wrong
+        tap or weight shows, and does not explode."""
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int, fan_in: int = 1) -> Tensor:
+            return (torch.randn(shape, generator=generator) * fan_in**-0.5).to(DTYPES[self.dtype])
+
+        lattice, rule = self.lattice, self.rule
+        x = draw(self.batch, *lattice.shape, lattice.channels)
+        if self.heat:
+            eye = torch.eye(self.channels)
+            filters = torch.full((1, len(lattice.offsets), self.channels), 0.1)
+            filters[:, 0] = 0.4  # offsets begin with the cell itself
+            zeros = torch.zeros(rule.hidden)
+            weights = (torch.cat([eye, -eye]), zeros, torch.cat([eye, -eye], dim=1), zeros[: self.channels])
+            parameters = RuleParameters(filters, *weights)
+        else:
+            shapes = rule.parameter_shapes(lattice)
+            parameters = RuleParameters(
+                *(draw(*shapes[n], fan_in=shapes[n][1] if len(shapes[n]) > 1 else 4) for n in RuleParameters._fields)
+            )
+        return Problem(lattice, rule, self.steps, x, parameters)
+
+
+FULL = [
+    Case(shape, channels, neighborhood, filters, steps, batch, dtype, direction)
+    for (shape, channels), (neighborhood, filters), steps, batch, dtype, direction in itertools.product(
+        LATTICES, NEIGHBORHOODS, STEPS, BATCHES, DTYPES, DIRECTIONS
+    )
+]
+
+HEAT = [
+    Case((16, 16, 16), 16, "von_neumann", 1, 64, heat=True),
+    Case((32, 32, 32), 1, "von_neumann", 1, 64, heat=True),
+    Case((32, 32, 32), 16, "von_neumann", 1, 64, heat=True),
+]
+
+DEFAULT = [
+    Case((8, 8, 12), 8, "von_neumann", 1, 8, 1, "fp32", "forward"),
+    Case((8, 8, 12), 8, "von_neumann", 1, 64, 1, "fp32", "forward+backward"),
+    Case((8, 8, 12), 32, "von_neumann", 1, 8, 16, "fp32", "forward"),
+    Case((8, 8, 12), 32, "von_neumann", 1, 8, 16, "fp32", "forward+backward"),
+    Case((8, 8, 12), 32, "moore", 4, 64, 1, "fp32", "forward"),
+    Case((16, 16, 16), 16, "moore", 4, 8, 1, "fp32", "forward"),
+    Case((16, 16, 16), 16, "moore", 4, 8, 1, "fp32", "forward+backward"),
+    Case((16, 16, 16), 32, "von_neumann", 1, 64, 1, "fp32", "forward"),
+    Case((16, 16, 16), 32, "von_neumann", 1, 8, 1, "fp32", "forward+backward"),
+    Case((32, 32, 32), 16, "von_neumann", 1, 8, 1, "fp32", "forward"),
+    Case((32, 32, 32), 32, "moore", 4, 8, 1, "fp32", "forward"),
+    Case((32, 32, 32), 16, "von_neumann", 1, 8, 1, "fp32", "forward+backward"),
+    Case((8, 8, 12), 32, "von_neumann", 1, 8, 16, "bf16", "forward"),
+    Case((16, 16, 16), 16, "moore", 4, 8, 1, "bf16", "forward+backward"),
+]  # fmt: skip
+"""Every value of every dimension, in minutes."""
+
+
+def select(everything: bool, substring: str) -> tuple[list[Case], list[Case]]:
+    """The rows to run, and those of the full grid and the heat rows that are left out."""
+    chosen = [case for case in (FULL if everything else DEFAULT) + HEAT if substring in str(case)]
+    return chosen, [case for case in FULL + HEAT if case not in chosen]
