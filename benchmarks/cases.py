@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cube_kernels import Lattice, Rule, RuleParameters
+from cube_kernels import Lattice, Rule, RuleParameters, bind
 
 SHAPES = {(8, 8, 12): (8, 32), (16, 16, 16): (16, 32), (32, 32, 32): (16, 32)}
 LATTICES = [(shape, channels) for shape, widths in SHAPES.items() for channels in widths]
@@ -28,6 +28,11 @@ class Problem:
     steps: int
     x: Tensor
     parameters: RuleParameters
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters that this rule has, by name."""
+        return {name: tensor for name, tensor in self.parameters._asdict().items() if tensor is not None}
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Case:
         lattice, rule = self.lattice, self.rule
         a_cell = rule.filters * len(lattice.offsets) * self.channels
         if not self.heat:
-            a_cell += rule.inputs(lattice) * rule.hidden + rule.hidden * self.channels
+            a_cell += bind(lattice, rule).inputs * rule.hidden + rule.hidden * self.channels
         return 2 * a_cell * self.cell_steps * (3 if self.backward else 1)
 
     @property
@@ -93,7 +98,7 @@ class Case:
     def taped_bytes(self) -> int:
         """About what a peer without checkpoints holds: input, hidden layer and change, before and after each is
         used, of every step for a backward pass and of one step otherwise."""
-        widths = 2 * (self.rule.inputs(self.lattice) + self.rule.hidden + self.channels)
+        widths = 2 * (bind(self.lattice, self.rule).inputs + self.rule.hidden + self.channels)
         steps = self.steps if self.backward else 1
         return steps * self.lattice.cells * self.batch * widths * DTYPES[self.dtype].itemsize
 
@@ -115,10 +120,9 @@ class Case:
             weights = (torch.cat([eye, -eye]), zeros, torch.cat([eye, -eye], dim=1), zeros[: self.channels])
             parameters = RuleParameters(filters, *weights)
         else:
-            shapes = rule.parameter_shapes(lattice)
-            parameters = RuleParameters(
-                *(draw(*shapes[n], fan_in=shapes[n][1] if len(shapes[n]) > 1 else 4) for n in RuleParameters._fields)
-            )
+            shapes = bind(lattice, rule).parameter_shapes
+            drawn = {n: draw(*shape, fan_in=shape[1] if len(shape) > 1 else 4) for n, shape in shapes.items()}
+            parameters = RuleParameters(**drawn)
         return Problem(lattice, rule, self.steps, x, parameters)
 
 

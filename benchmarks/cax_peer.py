@@ -66,7 +66,7 @@ def _to_jax(tensor: Tensor) -> jax.Array:
 
 def program(case: Case) -> Program:
     problem = case.problem()
-    x, parameters = _to_jax(problem.x), [_to_jax(p) for p in problem.parameters if p is not None]
+    x, parameters = _to_jax(problem.x), [_to_jax(p) for p in problem.tensors.values()]
 
     def rollout(x, parameters):
         filters, *layers = parameters

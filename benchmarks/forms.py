@@ -47,7 +47,7 @@ def _kernel(parameters: RuleParameters, lattice: Lattice) -> Tensor:
 
 def _linear_weights(parameters: RuleParameters, lattice: Lattice) -> tuple[Tensor, ...]:
     """The layers for percepts in the order of Conv3d: ours come filter by filter."""
-    _, hidden_weight, hidden_bias, head_weight, head_bias = parameters
+    _, hidden_weight, hidden_bias, head_weight, head_bias, _ = parameters
     own, percepts = hidden_weight.split([lattice.channels, hidden_weight.shape[1] - lattice.channels], dim=1)
     percepts = percepts.unflatten(1, (-1, lattice.channels)).transpose(1, 2).flatten(1)
     return _kernel(parameters, lattice), torch.cat([own, percepts], dim=1), hidden_bias, head_weight, head_bias
@@ -105,5 +105,5 @@ FORMS = {
     "Conv3d, channels first": Form(_conv_step, _conv_weights, _to_channels_first, _back),
     "Conv3d, channels_last_3d": Form(_conv_step, _conv_weights, _to_channels_last_3d, _back),
     "Conv3d, permuted, Linear": Form(_linear_step, _linear_weights, _same, _same),
-    "shifts": Form(_shifts_step, lambda p, lattice: (lattice.offsets, *p), _same, _same),
+    "shifts": Form(_shifts_step, lambda p, lattice: (lattice.offsets, *p[:5]), _same, _same),
 }

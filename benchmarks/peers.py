@@ -28,7 +28,7 @@ def _same(results: Sequence[Tensor]) -> list[Tensor]:
 
 
 def torch_program(
-    case: Case, rollout: Callable[[Tensor], Tensor], x: Tensor, parameters: Sequence[Tensor], read=_same
+    case: Case, rollout: Callable[[Tensor], Tensor], x: Tensor, parameters: RuleParameters, read=_same
 ) -> Program:
     """Runs ``rollout`` under no_grad, or differentiates it."""
     if not case.backward:
@@ -36,7 +36,7 @@ def torch_program(
     x = x.detach().requires_grad_()
 
     def both() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(rollout(x).square().mean(), [x, *parameters])
+        return torch.autograd.grad(rollout(x).square().mean(), [x, *(p for p in parameters if p is not None)])
 
     return Program(both, read)
 
@@ -44,14 +44,14 @@ def torch_program(
 def _ours(case: Case) -> Program:
     problem = case.problem()
     layer = CubeLayer(problem.lattice, problem.rule, problem.steps, backend="native").to(problem.x.dtype)
-    layer.load_state_dict(problem.parameters._asdict())
+    layer.load_state_dict(problem.tensors)
     return torch_program(case, layer, problem.x, layer.rule_parameters)
 
 
 def _in_form(form: Form, compiled: bool) -> Callable[[Case], Program]:
     def program(case: Case) -> Program:
         problem = case.problem()
-        parameters = RuleParameters(*(p.requires_grad_(case.backward) for p in problem.parameters))
+        parameters = RuleParameters(**{n: p.requires_grad_(case.backward) for n, p in problem.tensors.items()})
         step = form.step
         if compiled:  # C++ templates of matrix products compete with the library's, and the faster one is taken
             options = {"max_autotune": True, "autotune_num_choices_displayed": 0}

@@ -26,16 +26,17 @@ class DisagreementError(AssertionError):
 def truth(case: Case) -> list[Tensor]:
     """What every program of the case is to return. Few samples at a time: float64 takes memory."""
     problem = case.problem()
-    parameters = RuleParameters(*(p.double().requires_grad_(case.backward) for p in problem.parameters))
+    parameters = RuleParameters(**{n: p.double().requires_grad_(case.backward) for n, p in problem.tensors.items()})
     states = []
-    sums = [torch.zeros_like(p) for p in parameters]
+    weights = [p for p in parameters if p is not None]
+    sums = [torch.zeros_like(p) for p in weights]
     for x in problem.x.double().split(max(1, CELLS_AT_ONCE // case.lattice.cells)):
         x.requires_grad_(case.backward)
         y = rollout(x, parameters, problem.lattice, problem.rule, steps=problem.steps, backend="reference")
         if not case.backward:
             states.append(y)
             continue
-        state, *gradients = torch.autograd.grad(y.square().sum() / problem.x.numel(), [x, *parameters])
+        state, *gradients = torch.autograd.grad(y.square().sum() / problem.x.numel(), [x, *weights])
         states.append(state)
         for total, gradient in zip(sums, gradients, strict=True):
             total += gradient
@@ -44,7 +45,7 @@ def truth(case: Case) -> list[Tensor]:
 
 def check(case: Case, who: str, results: list[Tensor]) -> None:
     """Raises DisagreementError unless the results are those of the reference."""
-    names = ["gradient of x", *(f"gradient of {name}" for name in RuleParameters._fields)] if case.backward else ["y"]
+    names = ["gradient of x", *(f"gradient of {name}" for name in case.problem().tensors)] if case.backward else ["y"]
     for name, result, right in zip(names, results, truth(case), strict=True):
         if result.shape != right.shape:
             raise DisagreementError(
