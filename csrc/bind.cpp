@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "native/targets.h"
-#include "plan.h"
+#include "plan_memory.h"
 
 namespace py = pybind11;
 
@@ -54,26 +54,14 @@ E named(const std::string& name, const std::vector<const char*>& names) {
   throw std::invalid_argument("cube_kernels._native: unknown name '" + name + "'");
 }
 
-// A Plan and the memory it points to.
+// A plan and the calls on it.
 class NativePlan {
  public:
-  NativePlan(const std::array<int32_t, 3>& shape, int32_t channels, const std::vector<std::array<int32_t, 3>>& offsets,
+  using Offsets = std::vector<std::array<int32_t, 3>>;
+
+  NativePlan(const std::array<int32_t, 3>& shape, int32_t channels, const Offsets& offsets,
              std::array<std::vector<int32_t>, 3> axis_targets, int32_t filters)
-      : targets_(std::move(axis_targets)) {
-    for (const auto& offset : offsets) offsets_.push_back({{offset[0], offset[1], offset[2]}});
-    for (int a = 0; a < 3; ++a) mirror_axis(a, shape[a]);
-    plan_.cells = int64_t{shape[0]} * shape[1] * shape[2];
-    plan_.channels = channels;
-    plan_.offset_count = static_cast<int32_t>(offsets_.size());
-    plan_.offsets = offsets_.data();
-    plan_.filters = filters;
-    mutable_channels_.assign(channels, 1);
-    plan_.mutable_channels = mutable_channels_.data();
-    plan_.fire_threshold = uint64_t{1} << 32;
-    plan_.fire_scale = 1;
-    plan_.alive_channel = -1;
-  }
-  NativePlan(const NativePlan&) = delete;
+      : memory_(shape, channels, offsets, std::move(axis_targets), filters) {}
 
   void set_rule(bool own_state, int32_t drive, int32_t inputs, int32_t hidden, const std::string& activation,
                 const std::string& squash, const std::string& update, double step_size) {
@@ -98,29 +86,18 @@ class NativePlan {
     plan_.high = high;
   }
 
-  void set_retention(const std::array<std::vector<double>, 3>& axes) {
-    for (const double d : axes[0]) {
-      for (const double h : axes[1]) {
-        for (const double w : axes[2]) retention_.push_back(d * h * w);
-      }
-    }
-    plan_.retention = retention_.data();
-  }
+  void set_retention(const std::array<std::vector<double>, 3>& axes) { memory_.set_retention(axes); }
 
-  void set_immutable(const std::vector<int32_t>& channels) {
-    for (const int32_t channel : channels) mutable_channels_.at(channel) = 0;
-  }
+  void set_immutable(const std::vector<int32_t>& channels) { memory_.set_immutable(channels); }
 
   void set_alive(int32_t channel, double threshold, bool before, bool after, double dead_value,
-                 const std::vector<std::array<int32_t, 3>>& offsets) {
-    for (const auto& offset : offsets) pool_offsets_.push_back({{offset[0], offset[1], offset[2]}});
+                 const Offsets& offsets) {
     plan_.alive_channel = channel;
     plan_.alive_threshold = threshold;
     plan_.alive_before = before;
     plan_.alive_after = after;
     plan_.dead_value = dead_value;
-    plan_.pool_count = static_cast<int32_t>(pool_offsets_.size());
-    plan_.pool_offsets = pool_offsets_.data();
+    memory_.set_pool(offsets);
   }
 
   using Weights = std::array<uintptr_t, 6>;
@@ -181,30 +158,6 @@ class NativePlan {
   }
 
  private:
-  // The tables by which cells are found that read a cell.
-  void mirror_axis(int a, int32_t size) {
-    const int32_t shifts = static_cast<int32_t>(targets_[a].size()) / size;
-    for (int32_t s = 0; s < shifts; ++s) {
-      std::vector<std::vector<int32_t>> readers(size);
-      for (int32_t i = 0; i < size; ++i) {
-        const int32_t target = targets_[a][s * size + i];
-        if (target >= 0) readers[target].push_back(i);
-      }
-      for (const auto& of_cell : readers) {
-        source_starts_[a].push_back(static_cast<int32_t>(sources_[a].size()));
-        sources_[a].insert(sources_[a].end(), of_cell.begin(), of_cell.end());
-        only_sources_[a].push_back(of_cell.empty() ? -1 : of_cell.size() > 1 ? -2 : of_cell.front());
-      }
-    }
-    source_starts_[a].push_back(static_cast<int32_t>(sources_[a].size()));
-    plan_.axis[a] = {size,
-                     (shifts - 1) / 2,
-                     targets_[a].data(),
-                     source_starts_[a].data(),
-                     sources_[a].data(),
-                     only_sources_[a].data()};
-  }
-
   const cube::Functions& functions_for(const std::string& isa, cube::Storage storage) const {
     const bool wide = storage == cube::Storage::float64;
     const Target& target = target_for(isa, wide ? 8 : 4);
@@ -222,11 +175,8 @@ class NativePlan {
     return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5])};
   }
 
-  cube::Plan plan_{};
-  std::vector<cube::Offset> offsets_, pool_offsets_;
-  std::array<std::vector<int32_t>, 3> targets_, source_starts_, sources_, only_sources_;
-  std::vector<double> retention_;
-  std::vector<uint8_t> mutable_channels_;
+  cube::PlanMemory memory_;
+  cube::Plan& plan_ = memory_.plan;
 };
 
 }  // namespace
@@ -258,7 +208,7 @@ PYBIND11_MODULE(_native, m) {
       }));
 
   py::class_<NativePlan>(m, "Plan")
-      .def(py::init<const std::array<int32_t, 3>&, int32_t, const std::vector<std::array<int32_t, 3>>&,
+      .def(py::init<const std::array<int32_t, 3>&, int32_t, const NativePlan::Offsets&,
                     std::array<std::vector<int32_t>, 3>, int32_t>(),
            py::kw_only(), py::arg("shape"), py::arg("channels"), py::arg("offsets"), py::arg("axis_targets"),
            py::arg("filters"))

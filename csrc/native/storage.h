@@ -49,21 +49,20 @@ template <class V>
 inline V rounded(Storage storage, V v) {
   if constexpr (std::is_same_v<V, Vector<float>>) {
     using Bits = VectorOf<float>::bits;
-    const Bits bits = reinterpret_cast<Bits>(v);
-    const V magnitude = v < V{} ? -v : v;
+    const Bits bits = reinterpret_cast<Bits>(v), sign = bits & 0x80000000u;
     if (storage == Storage::bfloat16) {
-      const Bits nearest = (bits + 0x7fff + ((bits >> 16) & 1)) & static_cast<int32_t>(0xffff0000);
-      return v == v ? reinterpret_cast<V>(nearest) : v;
+      const Bits nearest = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+      const Bits nan = bits | 0x400000;  // which a payload in the lower bits alone would not stay
+      return v == v ? reinterpret_cast<V>(nearest) : reinterpret_cast<V>(nan);
     }
     if (storage == Storage::float16) {
-      const Bits nearest = (bits + 0xfff + ((bits >> 13) & 1)) & static_cast<int32_t>(0xffffe000);
+      const Bits rest = bits ^ sign;
+      const V magnitude = reinterpret_cast<V>(rest);
+      const Bits nearest = (rest + 0xfff + ((rest >> 13) & 1)) & 0xffffe000u;
       const V least = broadcast<V>(0x1p-14f), shifter = broadcast<V>(0.75f);  // a float of 0.75 has steps of 2^-24
-      const V small = (magnitude + shifter) - shifter;
-      const V infinite = broadcast<V>(__builtin_inff());
-      V result = reinterpret_cast<V>(nearest);
-      result = magnitude < least ? (v < V{} ? -small : small) : result;
-      result = magnitude >= broadcast<V>(65520.0f) ? (v < V{} ? -infinite : infinite) : result;
-      return v == v ? result : v;
+      V result = magnitude < least ? (magnitude + shifter) - shifter : reinterpret_cast<V>(nearest);
+      result = magnitude >= broadcast<V>(65520.0f) ? broadcast<V>(__builtin_inff()) : result;
+      return v == v ? reinterpret_cast<V>(reinterpret_cast<Bits>(result) | sign) : v;
     }
   }
   return v;

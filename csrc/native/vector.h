@@ -11,12 +11,12 @@ struct VectorOf;
 template <>
 struct VectorOf<float> {
   typedef float type __attribute__((vector_size(CUBE_VECTOR_BYTES)));
-  typedef int32_t bits __attribute__((vector_size(CUBE_VECTOR_BYTES)));
+  typedef uint32_t bits __attribute__((vector_size(CUBE_VECTOR_BYTES)));
 };
 template <>
 struct VectorOf<double> {
   typedef double type __attribute__((vector_size(CUBE_VECTOR_BYTES)));
-  typedef int64_t bits __attribute__((vector_size(CUBE_VECTOR_BYTES)));
+  typedef uint64_t bits __attribute__((vector_size(CUBE_VECTOR_BYTES)));
 };
 template <class T>
 using Vector = typename VectorOf<T>::type;
@@ -91,7 +91,7 @@ inline Exponential<Vector<float>> exponential_parts(Vector<float> v) {
   p = p * r + 1.0f / 6;
   p = p * r + 0.5f;
   p = p * (r * r) + r;
-  const Bits exponent = (reinterpret_cast<Bits>(shifted) << 23) + (127 << 23);
+  const Bits exponent = (reinterpret_cast<Bits>(shifted) << 23) + (127u << 23);
   return {reinterpret_cast<V>(exponent), p};
 }
 
@@ -114,7 +114,7 @@ inline Exponential<Vector<double>> exponential_parts(Vector<double> v) {
   p = p * r + 1.0 / 6.0;
   p = p * r + 0.5;
   p = p * (r * r) + r;
-  const Bits exponent = (reinterpret_cast<Bits>(shifted) << 52) + (int64_t{1023} << 52);
+  const Bits exponent = (reinterpret_cast<Bits>(shifted) << 52) + (uint64_t{1023} << 52);
   return {reinterpret_cast<V>(exponent), p};
 }
 
