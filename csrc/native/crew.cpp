@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -12,56 +13,115 @@
 namespace cube {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+// How long a call waits for its threads to wake up. One that is not there by then has no free core, for instance
+// because a worker of OpenMP still spins on it, and would keep the others waiting at every barrier.
+constexpr auto patience = std::chrono::microseconds(100);
+
+// How long a thread that waits for something soon to come spins before it sleeps.
+constexpr auto spin = std::chrono::microseconds(50);
+
+template <class Ready>
+bool spin_until(const Ready& ready, Clock::duration limit) {
+  const auto end = Clock::now() + limit;
+  while (!ready()) {
+    if (Clock::now() > end) return false;
+    sched_yield();
+  }
+  return true;
+}
+
 class Pool {
  public:
   bool try_reserve() { return !reserved_.exchange(true, std::memory_order_acquire); }
-  void release() { reserved_.store(false, std::memory_order_release); }
 
-  void run(int members, void (*work)(void*, int), void* context) {
+  // Wakes threads and returns how many came, the caller included.
+  int gather(int wanted) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(workers_.size()) < members - 1) {
-        const int member = static_cast<int>(workers_.size()) + 1;
-        workers_.emplace_back([this, member, seen = round_] { serve(member, seen); });
+      while (static_cast<int>(workers_.size()) < wanted - 1) {
+        workers_.emplace_back([this, seen = round_] { serve(seen); });
       }
-      work_ = work;
-      context_ = context;
-      members_ = members;
-      busy_ = members - 1;
+      wanted_ = wanted;
+      present_ = 1;
+      gathering_ = true;
       ++round_;
     }
     start_.notify_all();
+    spin_until([&] { return present_.load(std::memory_order_acquire) == wanted; }, patience);
+    std::lock_guard<std::mutex> lock(mutex_);
+    gathering_ = false;
+    return present_;
+  }
+
+  void run(void (*work)(void*, int), void* context) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      work_ = work;
+      context_ = context;
+      busy_ = present_ - 1;
+      ++job_;
+    }
+    job_ready_.notify_all();
     work(context, 0);
+    if (spin_until([&] { return busy_.load(std::memory_order_acquire) == 0; }, spin)) return;
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return busy_ == 0; });
   }
 
- private:
-  void serve(int member, unsigned long seen) {
-    for (;;) {
-      void (*work)(void*, int);
-      void* context;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        start_.wait(lock, [&] { return round_ != seen; });
-        seen = round_;
-        if (member >= members_) continue;
-        work = work_;
-        context = context_;
-      }
-      work(context, member);
+  void release() {
+    {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (--busy_ == 0) done_.notify_one();
+      present_ = 0;
+      ++job_;
     }
+    job_ready_.notify_all();
+    reserved_.store(false, std::memory_order_release);
+  }
+
+ private:
+  void serve(unsigned long seen) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      start_.wait(lock, [&] { return round_ != seen; });
+      seen = round_;
+      if (!gathering_ || present_ >= wanted_) continue;  // too late
+      const int member = present_;
+      unsigned long known = job_;
+      present_.store(member + 1, std::memory_order_release);
+      while (next_job(lock, seen, known)) {
+        const auto work = work_;
+        void* const context = context_;
+        lock.unlock();
+        work(context, member);
+        lock.lock();
+        if (--busy_ == 0) done_.notify_one();
+      }
+    }
+  }
+
+  // Waits for a job after `known`, which becomes its number; false if the call is over.
+  bool next_job(std::unique_lock<std::mutex>& lock, unsigned long round, unsigned long& known) {
+    lock.unlock();
+    spin_until([&] { return job_.load(std::memory_order_acquire) != known; }, spin);
+    lock.lock();
+    job_ready_.wait(lock, [&] { return job_ != known; });
+    known = job_;
+    return present_ > 0 && round_ == round;
   }
 
   std::atomic<bool> reserved_{false};
   std::mutex mutex_;
-  std::condition_variable start_, done_;
+  std::condition_variable start_, job_ready_, done_;
   std::vector<std::thread> workers_;
-  unsigned long round_ = 0;
-  int members_ = 0;
-  int busy_ = 0;
+  // Written under the mutex; those that are spun on are read without it.
+  unsigned long round_ = 0;  // calls so far
+  bool gathering_ = false;
+  int wanted_ = 0;
+  std::atomic<int> present_{0};
+  std::atomic<unsigned long> job_{0};
+  std::atomic<int> busy_{0};
   void (*work_)(void*, int) = nullptr;
   void* context_ = nullptr;
 };
@@ -82,17 +142,19 @@ Pool& shared_pool() {
 
 }  // namespace
 
-Crew::Crew(int wanted) : size_(wanted > 1 && shared_pool().try_reserve() ? wanted : 1) {}
+Crew::Crew(int wanted) : reserved_(wanted > 1 && shared_pool().try_reserve()), size_(1) {
+  if (reserved_) size_ = shared_pool().gather(wanted);
+}
 
 Crew::~Crew() {
-  if (size_ > 1) shared_pool().release();
+  if (reserved_) shared_pool().release();
 }
 
 int Crew::size() const { return size_; }
 
 void Crew::run(void (*work)(void*, int), void* context) {
   if (size_ > 1) {
-    shared_pool().run(size_, work, context);
+    shared_pool().run(work, context);
   } else {
     work(context, 0);
   }

@@ -4,8 +4,8 @@
 
 namespace cube {
 
-// Threads reserved for one call. Results never depend on how many were granted: a pool that is in use
-// by another call grants one, the caller's own.
+// Threads reserved for one call. Results never depend on how many were granted: a pool that is in use by another call
+// grants one, the caller's own, and threads that do not wake up at once, having no free core, are left out.
 class Crew {
  public:
   explicit Crew(int wanted);
@@ -17,6 +17,7 @@ class Crew {
   void run(void (*work)(void* context, int member), void* context);
 
  private:
+  bool reserved_;
   int size_;
 };
 

@@ -14,7 +14,7 @@ constexpr int64_t sum_parts = 32;  // parts of the batch (and of a sample) with 
 
 // Threads worth waking for so many operations: a wake-up costs some microseconds.
 inline int useful_threads(int threads, double operations) {
-  const double each = 2e5;
+  const double each = 5e6;
   return operations < each * threads ? static_cast<int>(operations / each) + 1 : threads;
 }
 
