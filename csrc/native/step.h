@@ -16,14 +16,17 @@ struct Task {
   const Layout<T>& layout;
   const PackedWeights<T>& weights;
   Storage storage;
-  bool plain;  // a new state is what the update gives: no clamp, fading, rounding or immutable channel
+  // A new state is what the update gives: no clamp, fading, rounding or immutable channel, nor padding, which must
+  // stay zero where the channels are infinite or NaN.
+  bool plain;
 
   Task(const Plan& plan, const Layout<T>& layout, const PackedWeights<T>& weights, Storage storage)
       : plan(plan),
         layout(layout),
         weights(weights),
         storage(storage),
-        plain(!plan.clamps && plan.retention == nullptr && storage_size(storage) == sizeof(T)) {
+        plain(!plan.clamps && plan.retention == nullptr && storage_size(storage) == sizeof(T) &&
+              layout.stride == plan.channels) {
     for (int64_t c = 0; c < plan.channels; ++c) plain = plain && plan.mutable_channels[c];
   }
 };
