@@ -22,9 +22,11 @@ struct Task {
   const Layout<T>& layout;
   const PackedWeights<T>& weights;
   Storage storage;
-  bool half;   // numbers are stored in half the width
-  bool bf16;   // and multiplied in it
-  bool plain;  // a new state is what the update gives: no clamp, fading, rounding or immutable channel
+  bool half;  // numbers are stored in half the width
+  bool bf16;  // and multiplied in it
+  // A new state is what the update gives: no clamp, fading, rounding or immutable channel, nor padding, which must
+  // stay zero where the channels are infinite or NaN.
+  bool plain;
 
   Task(const Plan& plan, const Layout<T>& layout, const PackedWeights<T>& weights, const Schedule& schedule)
       : plan(plan),
@@ -33,7 +35,7 @@ struct Task {
         storage(schedule.storage),
         half(storage_size(storage) < static_cast<int64_t>(sizeof(T))),
         bf16(multiplies_bf16<T>(schedule)),
-        plain(!plan.clamps && plan.retention == nullptr && !half) {
+        plain(!plan.clamps && plan.retention == nullptr && !half && layout.stride == plan.channels) {
     for (int64_t c = 0; c < plan.channels; ++c) plain = plain && plan.mutable_channels[c];
   }
 };

@@ -71,7 +71,8 @@ def lives(x: Tensor, lattice: Lattice, alive: Alive) -> Tensor:
     """Bool ``[B, D, H, W, 1]``."""
     table = neighbor_table(lattice, lattice.offsets, x.device)
     channel = F.pad(_wide(x.detach())[..., alive.channel].flatten(1), (0, 1), value=-torch.inf)
-    return (channel[:, table].amax(1) > alive.threshold).unflatten(1, lattice.shape)[..., None]
+    # Not the largest value: beside a NaN there is none, and yet a neighbor above the threshold.
+    return (channel[:, table] > alive.threshold).any(1).unflatten(1, lattice.shape)[..., None]
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -161,7 +162,8 @@ def rollout(
                 continue
             new = torch.where(running[:, None, None, None, None], new, x)
             before, after = x.detach().flatten(1).double(), new.detach().flatten(1).double()
-            running = running & ((after - before).norm(dim=1) > schedule.tolerance * before.norm(dim=1))
+            # Negated, so that a sample with a NaN goes on: it has not converged.
+            running = running & ~((after - before).norm(dim=1) <= schedule.tolerance * before.norm(dim=1))
             x = new
         return x, running, taken
 
