@@ -50,13 +50,6 @@ struct Sample {
   }
 };
 
-// Floating-point operations of one cell's step, roughly.
-template <class T>
-double step_operations(const Plan& plan, const Layout<T>& layout) {
-  return 2.0 * (static_cast<double>(layout.inputs) * layout.hidden + static_cast<double>(layout.heads) * layout.hidden +
-                static_cast<double>(layout.percepts) * plan.offset_count);
-}
-
 // Squared sizes of a block of cells' state and of its change, so that their sum does not depend on the threads.
 struct Movement {
   double change, size;
@@ -91,8 +84,7 @@ void rollout_forward(const Plan& plan, const ForwardCall& call) {
   const Layout<T> layout(plan);
   const PackedWeights<T> weights(plan, layout, schedule.storage, call.weights, false, multiplies_bf16<T>(schedule));
   const Task<T> task(plan, layout, weights, schedule);
-  Crew threads(useful_threads(schedule.threads, step_operations(plan, layout) * static_cast<double>(plan.cells) *
-                                                    static_cast<double>(schedule.steps * schedule.batch)));
+  Crew threads(schedule.threads);
   const Split split(threads.size(), schedule.batch, plan.cells);
   const int64_t blocks = (plan.cells + block_cells - 1) / block_cells;
   const bool can_die = plan.alive_channel >= 0, can_stop = schedule.tolerance >= 0;
@@ -188,8 +180,7 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
 
   const PackedWeights<T> weights(plan, layout, schedule.storage, call.weights, true, multiplies_bf16<T>(schedule));
   const Task<T> task(plan, layout, weights, schedule);
-  Crew threads(useful_threads(schedule.threads, 3 * step_operations(plan, layout) * static_cast<double>(plan.cells) *
-                                                    static_cast<double>(schedule.steps * schedule.batch)));
+  Crew threads(schedule.threads);
   const Split split(threads.size(), larger(parts.groups, 1), plan.cells);
   const List<Scratch<T>> scratch(split.crews * split.members, plan, layout, true);
   const int64_t state_size = (plan.cells + 1) * layout.stride;

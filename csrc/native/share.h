@@ -12,12 +12,6 @@ namespace {
 
 constexpr int64_t sum_parts = 32;  // parts of the batch (and of a sample) with sums of their own
 
-// Threads worth waking for so many operations: a wake-up costs some microseconds.
-inline int useful_threads(int threads, double operations) {
-  const double each = 5e6;
-  return operations < each * threads ? static_cast<int>(operations / each) + 1 : threads;
-}
-
 // How a crew's members share the threads, the batch and a sample's cells.
 struct Split {
   Split(int threads, int64_t units, int64_t cells)

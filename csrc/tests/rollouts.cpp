@@ -181,7 +181,8 @@ class Problem {
             0x123456789abcdef,
             options_.trajectory_every,
             options_.tolerance,
-            threads};
+            threads,
+            false};
   }
   RuleWeights weights() const {
     return {inputs[bank].data(),        inputs[hidden_weight].data(),
