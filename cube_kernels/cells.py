@@ -35,7 +35,9 @@ class _Cell(nn.Module):
 
     def _advance(self, x: Tensor) -> Tensor:
         x = self.step(x)
-        return x * retention(self.lattice, x.device).to(x.dtype) if self.lattice.boundary == "absorbing" else x
+        return (
+            x * retention(self.lattice, device=x.device, dtype=x.dtype) if self.lattice.boundary == "absorbing" else x
+        )
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """
