@@ -41,14 +41,12 @@ def check_call(
     """Raises ValueError or TypeError unless the tensors fit the lattice, the rule and each other."""
     owner, rule = "rollout", bound.rule
     check_state(x, bound.lattice, owner)
-    shapes = bound.parameter_shapes
-    for name, tensor in zip(RuleParameters._fields, parameters, strict=True):
-        if (tensor is None) == (name not in shapes):
-            if tensor is not None:
-                check_like(tensor, name, shapes[name], x, owner)
-        elif tensor is None:
-            raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shapes[name])}")
-        else:
+    for name, tensor, shape in zip(RuleParameters._fields, parameters, bound.expected, strict=True):
+        if tensor is not None and shape is not None:
+            check_like(tensor, name, shape, x, owner)
+        elif shape is not None:
+            raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shape)}")
+        elif tensor is not None:
             raise ValueError(f"{owner}: {name} was given, but this rule has none; pass None")
     if (drive is None) != (rule.drive == 0):
         given = "no drive was given" if drive is None else "a drive was given"
