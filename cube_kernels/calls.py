@@ -34,6 +34,11 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None, backend: str) 
     return (operators if transforming() else autograd).perceive(chosen, x, lattice, filters)
 
 
+def absorb(x: Tensor, lattice: Lattice) -> Tensor:
+    """See :func:`cube_kernels.functional.absorb`."""
+    return x * reference.retention(lattice, device=x.device, dtype=x.dtype)
+
+
 def rollout(
     x: Tensor,
     parameters: RuleParameters,

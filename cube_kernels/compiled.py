@@ -1,11 +1,13 @@
-"""Whole calls as operators, for ``torch.compile`` and ``torch.export``: compilers see one node and read none of the Python
-below it. It dissolves into the operators of :mod:`cube_kernels.operators`, or into plain PyTorch on the reference
-backend, when a compiler lowers it; in a loaded program it is an eager call, with its checks.
+"""Whole calls as operators, for ``torch.compile`` and ``torch.export``: compilers see one node and read none of the
+Python below it. When a compiler lowers it, it dissolves into the operators of :mod:`cube_kernels.operators`, or into
+plain PyTorch on the reference backend; in a loaded program it is an eager call, with its checks.
 
 Lattices and rules are text here too, so that a program carries all that it needs.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from cube_kernels.rule import Rule, RuleParameters
 from cube_kernels.schedule import Rollout
 
 _library = torch.library.Library("cube_kernels", "FRAGMENT")
+_library.define("absorb(Tensor x, str lattice) -> Tensor")
 _library.define("perceive(Tensor x, Tensor? filters, str lattice, str backend) -> Tensor")
 _library.define(
     "rollout(Tensor x, Tensor? filters, Tensor hidden_weight, Tensor hidden_bias, Tensor head_weight, "
@@ -29,6 +32,11 @@ _library.define(
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None, backend: str) -> Tensor:
     """:func:`cube_kernels.calls.perceive` as one operator."""
     return torch.ops.cube_kernels.perceive(x, filters, lattice.key, backend)
+
+
+def absorb(x: Tensor, lattice: Lattice) -> Tensor:
+    """:func:`cube_kernels.calls.absorb` as one operator."""
+    return torch.ops.cube_kernels.absorb(x, lattice.key)
 
 
 def rollout(
@@ -60,7 +68,12 @@ def rollout(
         tolerance,
         backend,
     )
-    return Rollout(state, None if trajectory_every is None else trajectory, None if tolerance is None else taken)
+    reached: Any = None if tolerance is None else taken
+    return Rollout(state, None if trajectory_every is None else trajectory, reached)
+
+
+def _absorb(x: Tensor, lattice: str) -> Tensor:
+    return calls.absorb(x, read_lattice(lattice))
 
 
 def _perceive(x: Tensor, filters: Tensor | None, lattice: str, backend: str) -> Tensor:
@@ -108,5 +121,6 @@ def _rollout(
     )
 
 
+_library.impl("absorb", _absorb, "CompositeImplicitAutograd")
 _library.impl("perceive", _perceive, "CompositeImplicitAutograd")
 _library.impl("rollout", _rollout, "CompositeImplicitAutograd")

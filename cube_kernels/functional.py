@@ -38,6 +38,12 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None = None, *, back
     return whole.perceive(x, lattice, filters, backend)
 
 
+def absorb(x: Tensor, lattice: Lattice) -> Tensor:
+    """What an absorbing boundary leaves of the states ``[B, D, H, W, C]`` after a step: ``η·x``."""
+    whole = compiled if torch.compiler.is_compiling() else calls
+    return whole.absorb(x, lattice)
+
+
 @overload
 def rollout(
     x: Tensor,
@@ -140,5 +146,5 @@ def rollout(
     if trajectory_every is None and tolerance is None:
         return result.state
     if result.steps is None:
-        result = result._replace(steps=torch.full((len(x),), steps, device=x.device))
+        result = result._replace(steps=torch.full((x.shape[0],), steps, device=x.device))
     return result

@@ -60,7 +60,7 @@ def _automaton(lattice: str, rule: str) -> Automaton:
     return bind(read_lattice(lattice), read_rule(rule))
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
+def _contiguous(tensor: Any) -> Any:
     return None if tensor is None else tensor.contiguous()
 
 
@@ -77,7 +77,8 @@ def rollout(
     state, trajectory, taken = _operators.rollout_forward(
         x, *weights, drive, write_mask, backend.name, automaton.lattice.key, automaton.rule.key, *schedule
     )
-    return Rollout(state, trajectory if schedule.trajectory_every else None, taken if schedule.tolerance >= 0 else None)
+    steps: Any = taken if schedule.tolerance >= 0 else None
+    return Rollout(state, trajectory if schedule.trajectory_every else None, steps)
 
 
 def perceive(backend: ModuleType, x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
@@ -90,7 +91,7 @@ def perceive(backend: ModuleType, x: Tensor, lattice: Lattice, filters: Tensor |
 
 
 def _rollout_kernel(keep_checkpoints: bool, *arguments: Any) -> tuple[Tensor, ...]:
-    x, *rest = map(_contiguous, arguments[:9])
+    x, *rest = (_contiguous(tensor) for tensor in arguments[:9])
     backend, lattice, rule, *schedule = arguments[9:]
     state, trajectory, taken, checkpoints = BACKENDS[backend].forward(
         x, StepWeights(*rest[:6]), _automaton(lattice, rule), Schedule(*schedule), *rest[6:], keep_checkpoints
@@ -108,7 +109,7 @@ def _rollout_fake(keep_checkpoints: bool, *arguments: Any) -> tuple[Tensor, ...]
     outputs = (
         x.new_empty(x.shape),
         x.new_empty((schedule.kept, *x.shape)),
-        x.new_empty(len(x) if schedule.tolerance >= 0 else 0, dtype=torch.int64),
+        x.new_empty(x.shape[0] if schedule.tolerance >= 0 else 0, dtype=torch.int64),
     )
     return (*outputs, x.new_empty((schedule.checkpoints, *x.shape))) if keep_checkpoints else outputs
 
@@ -129,7 +130,7 @@ def _rollout_gradients(ctx: Any, state_gradient: Tensor, trajectory_gradient: Te
 
 
 def _backward_kernel(*arguments: Any) -> list[Tensor]:
-    state_gradient, trajectory_gradient, taken, checkpoints, x, *rest = map(_contiguous, arguments[:13])
+    state_gradient, trajectory_gradient, taken, checkpoints, x, *rest = (_contiguous(t) for t in arguments[:13])
     backend, lattice, rule, *numbers = arguments[13:]
     schedule = Schedule(*numbers)
     x_gradient, drive_gradient, gradients = BACKENDS[backend].backward(
@@ -170,7 +171,7 @@ def _perceive_kernel(x: Tensor, filters: Tensor | None, backend: str, lattice: s
 
 
 def _perceive_fake(x: Tensor, filters: Tensor | None, backend: str, lattice: str) -> Tensor:
-    vectors = len(read_lattice(lattice).neighbors) if filters is None else len(filters)
+    vectors = len(read_lattice(lattice).neighbors) if filters is None else filters.shape[0]
     return x.new_empty((*x.shape[:-1], vectors * x.shape[-1]))
 
 
@@ -243,7 +244,7 @@ def _differentiable(
     class Node(torch.autograd.function._SingleLevelFunction):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
-            with torch._C._AutoDispatchBelowAutograd():
+            with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd():  # enabled for the transforms outside
                 output = forward(*arguments)
             return save(ctx, arguments, output)
 
@@ -252,7 +253,7 @@ def _differentiable(
     def kernel(*arguments: Any) -> Any:
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             with enable_single_level_autograd_function():
-                return Node.apply(*arguments)
+                return Node.apply(*arguments)  # type: ignore[attr-defined]
         with torch._C._AutoDispatchBelowAutograd():
             return operator(*arguments)
 
@@ -287,7 +288,7 @@ def _rollout_folded(operator: Callable[..., Any]) -> Callable[..., Any]:
         x, dim = arguments[0], dims[0]
         batch = x.shape[1 if dim == 0 else 0]
         for i in (0, 7, 8):  # x, drive, write mask
-            shared = dims[i] is None and (arguments[i] is None or (len(arguments[i]) == 1 and i > 0))
+            shared = dims[i] is None and (arguments[i] is None or (arguments[i].shape[0] == 1 and i > 0))
             if not shared:
                 folded[i] = _fold(arguments[i], dims[i], size, batch)
         state, trajectory, taken, *checkpoints = operator(*folded)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 
 def transforming() -> bool:
-    """Whether an operation may do something else than to compute: then calls go through :mod:`cube_kernels.operators`."""
+    """Whether an operation may do something else than compute: then calls go through
+    :mod:`cube_kernels.operators`."""
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()  # what autograd.Function asks as well
@@ -22,8 +23,8 @@ def transforming() -> bool:
 
 def constant(make: Callable[..., np.ndarray[Any, Any]]) -> Callable[..., Tensor]:
     """A function that makes an array of hashable arguments, as one that makes a tensor, with two more arguments:
-    ``device`` and ``dtype`` (None: the array's). Both are made once. Where torch transforms, the tensor is a new one: one
-    of the transform's own, which nothing after it could use."""
+    ``device`` and ``dtype`` (None: the array's). Both are made once. Where torch transforms, the tensor is a new one:
+    it is the transform's own, and nothing after it could use it."""
     numbers = lru_cache(maxsize=64)(make)
 
     @lru_cache(maxsize=64)

@@ -134,7 +134,7 @@ def _address(tensor: Tensor | None) -> int:
 def _schedule(x: Tensor, schedule: Schedule, drive: Tensor | None, write_mask: Tensor | None) -> Any:
     return _module().Schedule(
         STORAGE[x.dtype],
-        len(x),
+        x.shape[0],
         drive is not None and drive.shape[0] == 1,
         write_mask is not None and write_mask.shape[0] == 1,
         schedule.steps,
@@ -160,7 +160,7 @@ def forward(
     contiguous."""
     result = torch.empty_like(x)
     trajectory = x.new_empty((schedule.kept, *x.shape)) if schedule.trajectory_every else None
-    taken = x.new_empty(len(x), dtype=torch.int64) if schedule.tolerance >= 0 else None
+    taken = x.new_empty(x.shape[0], dtype=torch.int64) if schedule.tolerance >= 0 else None
     checkpoints = x.new_empty((schedule.checkpoints, *x.shape)) if keep_checkpoints else None
     plan(automaton).forward(
         isa(),
@@ -213,16 +213,16 @@ def backward(
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     """See :func:`cube_kernels.perceive`."""
-    vectors = len(lattice.neighbors) if filters is None else len(filters)
-    percepts = x.new_empty((len(x), *lattice.shape, vectors * lattice.channels))
+    vectors = len(lattice.neighbors) if filters is None else filters.shape[0]
+    percepts = x.new_empty((x.shape[0], *lattice.shape, vectors * lattice.channels))
     _perception("forward", lattice, vectors, filters, x, None, percepts)
     return percepts
 
 
 def perceive_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     """The transpose of perception in the state: ``[B, D, H, W, P·C]`` to ``[B, D, H, W, C]``."""
-    vectors = len(lattice.neighbors) if filters is None else len(filters)
-    x = percepts.new_empty((len(percepts), *lattice.shape, lattice.channels))
+    vectors = len(lattice.neighbors) if filters is None else filters.shape[0]
+    x = percepts.new_empty((percepts.shape[0], *lattice.shape, lattice.channels))
     _perception("adjoint", lattice, vectors, filters, None, percepts, x)
     return x
 
@@ -248,7 +248,7 @@ def _perception(
         which,
         isa(),
         STORAGE[result.dtype],
-        len(result) if x is None else len(x),
+        result.shape[0] if x is None else x.shape[0],
         torch.get_num_threads(),
         0 if which == "bank_gradient" else _address(filters),
         _address(x),

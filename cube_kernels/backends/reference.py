@@ -19,7 +19,7 @@ from cube_kernels.lattice import OUTSIDE, Lattice, Offset
 from cube_kernels.philox import fires
 from cube_kernels.rule import Alive, Rule
 from cube_kernels.schedule import Rollout, Schedule
-from cube_kernels.tracing import constant
+from cube_kernels.tracing import constant, transforming
 
 name = "reference"
 
@@ -97,7 +97,7 @@ def step(
     if rule.own_state:
         parts.insert(0, old)
     if drive is not None:
-        parts.append(_wide(drive).expand(len(x), -1, -1, -1, -1))
+        parts.append(_wide(drive).expand(x.shape[0], -1, -1, -1, -1))
     a = ACTIVATIONS[rule.activation](F.linear(torch.cat(parts, dim=-1), weights.hidden_weight, weights.hidden_bias))
     heads = F.linear(a, weights.head_weight, weights.head_bias)
     target = SQUASHES[str(rule.squash)](heads[..., : lattice.channels])
@@ -114,7 +114,7 @@ def step(
     else:
         new = old + change / (rule.fire_rate if rule.fire_rescale else 1)
     if rule.fire_rate < 1:
-        fired = fires(lattice.cells, len(x), index, seed, rule.fire_rate, x.device)
+        fired = fires(lattice.cells, x.shape[0], index, seed, rule.fire_rate, x.device)
         new = torch.where(fired.unflatten(1, lattice.shape)[..., None], new, old)
     if rule.clamp is not None:
         new = new.clamp(*rule.clamp)
@@ -145,8 +145,8 @@ def rollout(
     """See :func:`cube_kernels.rollout`. Steps between two kept states are one checkpoint of
     ``torch.utils.checkpoint``."""
     trajectory = []
-    running = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    taken = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    running = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
+    taken = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
 
     def segment(
         start: int, end: int, x: Tensor, running: Tensor, taken: Tensor, *tensors: Tensor | None
@@ -171,7 +171,10 @@ def rollout(
     first = x
     for start, end in pairwise(bounds):
         arguments = (start, end, x, running, taken, *weights, drive)
-        x, running, taken = checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)
+        if transforming():  # compilers choose themselves what to keep, and functorch refuses the hooks of a checkpoint
+            x, running, taken = segment(*arguments)
+        else:
+            x, running, taken = checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)
         if schedule.trajectory_every and end % schedule.trajectory_every == 0:
             trajectory.append(x)
     kept = torch.stack(trajectory) if trajectory else x.new_empty((0, *x.shape))
