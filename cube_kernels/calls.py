@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -76,6 +77,22 @@ def _schedule(
     trajectory_every: int | None,
     tolerance: float | None,
 ) -> Schedule:
+    if (seed is None) != (rule.fire_rate == 1):
+        given = "no seed was given" if seed is None else f"seed is {seed}"
+        raise ValueError(f"rollout: {given}, but the rule's fire_rate is {rule.fire_rate}; below 1 it takes a seed")
+    seedless = _seedless(steps, checkpoint_every, trajectory_every, tolerance)
+    if seed is None:
+        return seedless
+    check_positive("rollout", "seed", seed, least=0)
+    if seed >= SEED_LIMIT:
+        raise ValueError(f"rollout: seed is {seed}; it must be below 2^63")
+    return seedless._replace(seed=seed)
+
+
+@lru_cache(maxsize=256, typed=True)  # typed: True is no number of steps, though it equals 1
+def _seedless(
+    steps: int, checkpoint_every: int | None, trajectory_every: int | None, tolerance: float | None
+) -> Schedule:
     check_positive("rollout", "steps", steps, least=0)
     if checkpoint_every is None:
         checkpoint_every = math.isqrt(max(steps - 1, 0)) + 1  # ⌈√steps⌉
@@ -84,25 +101,14 @@ def _schedule(
         check_positive("rollout", "trajectory_every", trajectory_every)
     if tolerance is not None:
         check_range("rollout", "tolerance", tolerance, 0, math.inf)
-    if (seed is None) != (rule.fire_rate == 1):
-        given = "no seed was given" if seed is None else f"seed is {seed}"
-        raise ValueError(f"rollout: {given}, but the rule's fire_rate is {rule.fire_rate}; below 1 it takes a seed")
-    if seed is not None:
-        check_positive("rollout", "seed", seed, least=0)
-        if seed >= SEED_LIMIT:
-            raise ValueError(f"rollout: seed is {seed}; it must be below 2^63")
-    return Schedule(
-        steps,
-        checkpoint_every,
-        0 if seed is None else seed,
-        trajectory_every or 0,
-        -1.0 if tolerance is None else float(tolerance),
-    )
+    return Schedule(steps, checkpoint_every, 0, trajectory_every or 0, -1.0 if tolerance is None else float(tolerance))
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Under autocast, the dtype that a call's tensors are cast to, unless they are float64: a rule is matrix
     products."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
     device = x.device.type
     if x.dtype is torch.float64 or not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return None

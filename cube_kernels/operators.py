@@ -101,7 +101,9 @@ def _rollout_kernel(keep_checkpoints: bool, *arguments: Any) -> tuple[Tensor, ..
         x.new_empty((0, *x.shape)) if trajectory is None else trajectory,
         x.new_empty(0, dtype=torch.int64) if taken is None else taken,
     )
-    return (*outputs, checkpoints) if keep_checkpoints else outputs
+    if not keep_checkpoints:
+        return outputs
+    return (*outputs, x.new_empty((0, *x.shape)) if checkpoints is None else checkpoints)
 
 
 def _rollout_fake(keep_checkpoints: bool, *arguments: Any) -> tuple[Tensor, ...]:

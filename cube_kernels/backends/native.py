@@ -131,18 +131,26 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _schedule(x: Tensor, schedule: Schedule, drive: Tensor | None, write_mask: Tensor | None) -> Any:
-    return _module().Schedule(
-        STORAGE[x.dtype],
-        x.shape[0],
-        drive is not None and drive.shape[0] == 1,
-        write_mask is not None and write_mask.shape[0] == 1,
-        schedule.steps,
-        schedule.checkpoint_every,
-        schedule.seed,
-        schedule.trajectory_every,
-        schedule.tolerance,
-        torch.get_num_threads(),
+@lru_cache(maxsize=256)
+def _schedule(
+    dtype: torch.dtype, batch: int, shared_drive: bool, shared_write_mask: bool, schedule: Schedule, threads: int
+) -> Any:
+    return _module().Schedule(STORAGE[dtype], batch, shared_drive, shared_write_mask, *schedule, threads)
+
+
+def _call(
+    x: Tensor, weights: StepWeights, schedule: Schedule, drive: Tensor | None, write_mask: Tensor | None
+) -> tuple[Any, ...]:
+    """The arguments that both directions begin with."""
+    shared_drive = drive is not None and drive.shape[0] == 1
+    shared_write_mask = write_mask is not None and write_mask.shape[0] == 1
+    return (
+        isa(),
+        _schedule(x.dtype, x.shape[0], shared_drive, shared_write_mask, schedule, torch.get_num_threads()),
+        [0 if w is None else w.data_ptr() for w in weights],
+        x.data_ptr(),
+        _address(drive),
+        _address(write_mask),
     )
 
 
@@ -156,19 +164,15 @@ def forward(
     keep_checkpoints: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The last state ``[B, D, H, W, C]``; the trajectory ``[kept, B, D, H, W, C]``, if any; the steps each sample
-    took ``[B]``, if it may stop; the checkpoints ``[checkpoints, B, D, H, W, C]``, if kept. Every tensor is
+    took ``[B]``, if it may stop; the checkpoints ``[checkpoints, B, D, H, W, C]``, if there are any. Every tensor is
     contiguous."""
     result = torch.empty_like(x)
     trajectory = x.new_empty((schedule.kept, *x.shape)) if schedule.trajectory_every else None
     taken = x.new_empty(x.shape[0], dtype=torch.int64) if schedule.tolerance >= 0 else None
-    checkpoints = x.new_empty((schedule.checkpoints, *x.shape)) if keep_checkpoints else None
+    kept = schedule.checkpoints if keep_checkpoints else 0
+    checkpoints = x.new_empty((kept, *x.shape)) if kept else None
     plan(automaton).forward(
-        isa(),
-        _schedule(x, schedule, drive, write_mask),
-        [_address(w) for w in weights],
-        x.data_ptr(),
-        _address(drive),
-        _address(write_mask),
+        *_call(x, weights, schedule, drive, write_mask),
         result.data_ptr(),
         _address(checkpoints),
         _address(trajectory),
@@ -186,7 +190,7 @@ def backward(
     schedule: Schedule,
     drive: Tensor | None,
     write_mask: Tensor | None,
-    checkpoints: Tensor,
+    checkpoints: Tensor | None,
     taken: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, StepWeights]:
     """Gradients of the state, the drive and the weights. Every tensor is contiguous."""
@@ -194,13 +198,8 @@ def backward(
     drive_gradient = None if drive is None else torch.empty_like(drive)
     gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))  # type: ignore[arg-type]
     plan(automaton).backward(
-        isa(),
-        _schedule(x, schedule, drive, write_mask),
-        [_address(w) for w in weights],
-        x.data_ptr(),
-        _address(drive),
-        _address(write_mask),
-        checkpoints.data_ptr(),
+        *_call(x, weights, schedule, drive, write_mask),
+        _address(checkpoints),
         _address(taken),
         result_gradient.data_ptr(),
         _address(trajectory_gradient),

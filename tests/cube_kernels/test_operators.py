@@ -454,6 +454,7 @@ def _train_in_parallel(rank: int, folder: str) -> None:
     F.mse_loss(parallel(x[2 * rank : 2 * rank + 2]), x[:2]).backward()
     if rank == 0:
         torch.save([p.grad for p in layer.parameters()], f"{folder}/gradients.pt")
+    torch.distributed.barrier()  # none leaves while another still talks to it
     torch.distributed.destroy_process_group()
 
 
