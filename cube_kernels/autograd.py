@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,17 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
+def _forward(
+    backend: ModuleType,
+    automaton: Automaton,
+    schedule: Schedule,
+    tensors: Sequence[Any],
+    keep_checkpoints: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    x, drive, write_mask, *weights = tensors
+    return backend.forward(x, StepWeights(*weights), automaton, schedule, drive, write_mask, keep_checkpoints)
+
+
 class _Rollout(torch.autograd.Function):
     """Keeps the states at every ``checkpoint_every``-th step and nothing else; the backend's backward pass
     recomputes what it needs. Differentiable once: for second derivatives use ``backend="reference"``."""
@@ -27,16 +39,10 @@ class _Rollout(torch.autograd.Function):
         backend: ModuleType,
         automaton: Automaton,
         schedule: Schedule,
-        x: Tensor,
-        drive: Tensor | None,
-        write_mask: Tensor | None,
-        *weights: Tensor | None,
+        *tensors: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        rule_weights = StepWeights(*weights)  # type: ignore[arg-type]
-        state, trajectory, taken, checkpoints = backend.forward(
-            x, rule_weights, automaton, schedule, drive, write_mask, keep_checkpoints=True
-        )
-        ctx.save_for_backward(x, drive, write_mask, checkpoints, taken, *weights)
+        state, trajectory, taken, checkpoints = _forward(backend, automaton, schedule, tensors, keep_checkpoints=True)
+        ctx.save_for_backward(checkpoints, taken, *tensors)
         ctx.call = (backend, automaton, schedule)
         if taken is not None:
             ctx.mark_non_differentiable(taken)
@@ -53,7 +59,7 @@ class _Rollout(torch.autograd.Function):
                 f"cube_kernels: backend {backend.name!r} is differentiable once; for second derivatives "
                 "(create_graph=True) use backend='reference'"
             )
-        x, drive, write_mask, checkpoints, taken, *weights = ctx.saved_tensors
+        checkpoints, taken, x, drive, write_mask, *weights = ctx.saved_tensors
         x_gradient, drive_gradient, gradients = backend.backward(
             torch.zeros_like(x) if state_gradient is None else state_gradient.contiguous(),
             _contiguous(trajectory_gradient),
@@ -79,14 +85,16 @@ def rollout(
     write_mask: Tensor | None,
 ) -> Rollout:
     """See :func:`cube_kernels.rollout`; ``steps`` of the result is None where every sample takes all of them."""
-    x, drive, write_mask = x.contiguous(), _contiguous(drive), _contiguous(write_mask)
-    weights = StepWeights(*map(_contiguous, weights))  # type: ignore[arg-type]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, drive, *weights)):
-        state, trajectory, taken = _Rollout.apply(backend, automaton, schedule, x, drive, write_mask, *weights)
+    trained, tensors = False, [x, drive, write_mask, *weights]
+    for i, tensor in enumerate(tensors):
+        if tensor is not None:
+            trained = trained or tensor.requires_grad
+            if not tensor.is_contiguous():
+                tensors[i] = tensor.contiguous()
+    if trained and torch.is_grad_enabled():
+        state, trajectory, taken = _Rollout.apply(backend, automaton, schedule, *tensors)
     else:
-        state, trajectory, taken, _ = backend.forward(
-            x, weights, automaton, schedule, drive, write_mask, keep_checkpoints=False
-        )
+        state, trajectory, taken, _ = _forward(backend, automaton, schedule, tensors, keep_checkpoints=False)
     return Rollout(state, trajectory, taken)
 
 
@@ -160,4 +168,6 @@ class _FilterGradient(torch.autograd.Function):
 
 def perceive(backend: ModuleType, x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     """See :func:`cube_kernels.perceive`."""
-    return _Perceive.apply(backend, lattice, x, filters)
+    if torch.is_grad_enabled() and (x.requires_grad or (filters is not None and filters.requires_grad)):
+        return _Perceive.apply(backend, lattice, x, filters)
+    return backend.perceive(x.contiguous(), lattice, _contiguous(filters))

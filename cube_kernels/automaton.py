@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cube_kernels.filters import fixed_filters
+from cube_kernels.filters import filter_bank
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Alive, Rule, RuleParameters
+from cube_kernels.rule import Rule, RuleParameters
 
 
 class StepWeights(NamedTuple):
@@ -33,7 +31,7 @@ class Automaton:
     def __init__(self, lattice: Lattice, rule: Rule) -> None:
         self.lattice, self.rule = lattice, rule
         channels = lattice.channels
-        fixed_filters(rule.fixed_filters, lattice)  # raises where a tap is missing
+        filter_bank(rule.fixed_filters, lattice, device=torch.device("cpu"))  # raises where a tap is missing
         if rule.perception == "gather" and not lattice.neighbors:
             raise ValueError("Rule: perception 'gather' sees no neighbor: the lattice's only offset is the cell itself")
         for channel in rule.immutable_channels:
@@ -43,6 +41,9 @@ class Automaton:
             raise ValueError(f"Rule: alive.channel is {rule.alive.channel}, but the lattice has {channels} channels")
         percepts = rule.bank if rule.perception == "depthwise" else len(lattice.neighbors)
         self.inputs = (int(rule.own_state) + percepts) * channels + rule.drive
+        percept_work = max(rule.bank, 1) * len(lattice.offsets) * channels
+        layer_work = (self.inputs + rule.heads * channels) * rule.hidden
+        self.step_operations = 2 * lattice.cells * (percept_work + layer_work)  # of one sample
         shapes: dict[str, tuple[int, ...]] = {}
         if rule.perception == "depthwise" and rule.filters:
             shapes["filters"] = (rule.filters, len(lattice.offsets), channels)
@@ -53,6 +54,7 @@ class Automaton:
         if rule.update == "leaky":
             shapes["log_time_constant"] = (channels,)
         self.parameter_shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
+        self.expected = tuple(self.parameter_shapes.get(name) for name in RuleParameters._fields)
         self.state_shape = torch.Size((*lattice.shape, channels))
 
     def step_weights(self, parameters: RuleParameters) -> StepWeights:
@@ -60,28 +62,11 @@ class Automaton:
         rule, bank = self.rule, parameters.filters
         if rule.fixed_filters:
             like = parameters.hidden_weight
-            fixed = _fixed_bank(self, like.dtype, like.device)
+            fixed = filter_bank(rule.fixed_filters, self.lattice, device=like.device, dtype=like.dtype)
             bank = fixed if bank is None else torch.cat([fixed, bank])
         log_tau = parameters.log_time_constant
         rate = None if log_tau is None else rule.step_size * torch.exp(-log_tau)
         return StepWeights(bank, *parameters[1:5], rate)
-
-    @property
-    def key(self) -> str:
-        """The lattice and the rule as text, for operators, whose schemas know no such objects."""
-        described = {"lattice": asdict(self.lattice), "rule": asdict(self.rule)}
-        for derived in ("offsets", "neighbors", "reach"):
-            del described["lattice"][derived]
-        return json.dumps(described)
-
-    @staticmethod
-    @lru_cache(maxsize=256)
-    def from_key(key: str) -> Automaton:
-        """The inverse of :attr:`key`."""
-        fields = json.loads(key)
-        alive = fields["rule"]["alive"]
-        fields["rule"]["alive"] = None if alive is None else Alive(**alive)
-        return bind(Lattice(**fields["lattice"]), Rule(**fields["rule"]))
 
 
 @lru_cache(maxsize=256)
@@ -93,8 +78,3 @@ def bind(lattice: Lattice, rule: Rule) -> Automaton:
             a gather without neighbors.
     """
     return Automaton(lattice, rule)
-
-
-@lru_cache(maxsize=64)
-def _fixed_bank(bound: Automaton, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return fixed_filters(bound.rule.fixed_filters, bound.lattice, dtype, device)

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cube_kernels.backends.reference import retention
 from cube_kernels.checks import check_state
 from cube_kernels.dispatch import BACKENDS
-from cube_kernels.functional import perceive
+from cube_kernels.functional import absorb, perceive
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice, check_positive
 
@@ -35,7 +34,7 @@ class _Cell(nn.Module):
 
     def _advance(self, x: Tensor) -> Tensor:
         x = self.step(x)
-        return x * retention(self.lattice, x.device).to(x.dtype) if self.lattice.boundary == "absorbing" else x
+        return absorb(x, self.lattice) if self.lattice.boundary == "absorbing" else x
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """

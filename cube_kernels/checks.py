@@ -17,9 +17,8 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 def check_state(x: Tensor, lattice: Lattice, owner: str) -> None:
     """A state of this lattice: ``[B, D, H, W, C]`` in one of :data:`DTYPES`."""
-    expected = (*lattice.shape, lattice.channels)
-    if x.dim() != 5 or x.shape[1:] != expected:
-        wanted = ", ".join(map(str, ("B", *expected)))
+    if x.dim() != 5 or x.shape[1:] != lattice.state_shape:
+        wanted = ", ".join(map(str, ("B", *lattice.state_shape)))
         raise ValueError(f"{owner}: x has shape {list(x.shape)}; this lattice takes [{wanted}]")
     if x.dtype not in DTYPES:
         raise TypeError(f"{owner}: x is {x.dtype}; valid: {', '.join(map(str, DTYPES))}")
@@ -41,14 +40,15 @@ def check_call(
     """Raises ValueError or TypeError unless the tensors fit the lattice, the rule and each other."""
     owner, rule = "rollout", bound.rule
     check_state(x, bound.lattice, owner)
-    shapes = bound.parameter_shapes
-    for name, tensor in zip(RuleParameters._fields, parameters, strict=True):
-        if (tensor is None) == (name not in shapes):
-            if tensor is not None:
-                check_like(tensor, name, shapes[name], x, owner)
-        elif tensor is None:
-            raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shapes[name])}")
-        else:
+    dtype, device = x.dtype, x.device
+    for name, tensor, shape in zip(RuleParameters._fields, parameters, bound.expected, strict=True):
+        if tensor is not None and shape is not None:
+            # The comparisons of check_like, without a call for each parameter: most calls are short.
+            if tensor.shape != shape or tensor.dtype is not dtype or tensor.device != device:
+                check_like(tensor, name, shape, x, owner)
+        elif shape is not None:
+            raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shape)}")
+        elif tensor is not None:
             raise ValueError(f"{owner}: {name} was given, but this rule has none; pass None")
     if (drive is None) != (rule.drive == 0):
         given = "no drive was given" if drive is None else "a drive was given"

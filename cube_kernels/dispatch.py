@@ -40,8 +40,10 @@ def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype
         backend, source = os.environ.get(BACKEND_VARIABLE, "auto"), BACKEND_VARIABLE
     if backend == "auto":
         return next(b for b in BACKENDS.values() if b.why_not(lattice, rule, dtype, device) is None)
-    check_choice(owner, source, backend, ["auto", *BACKENDS])
-    reason = BACKENDS[backend].why_not(lattice, rule, dtype, device)
+    if backend not in BACKENDS:
+        check_choice(owner, source, backend, ["auto", *BACKENDS])
+    chosen = BACKENDS[backend]
+    reason = chosen.why_not(lattice, rule, dtype, device)
     if reason is not None:
         raise BackendError(f"{owner}: {source} is {backend!r}, but it cannot run this call: {reason}")
-    return BACKENDS[backend]
+    return chosen

@@ -18,12 +18,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cube_kernels.lattice import Lattice, Offset
 from cube_kernels.options import check_choice
+from cube_kernels.tracing import constant
 
 Taps = dict[Offset, float]
 
@@ -75,8 +78,15 @@ def fixed_filters(
         ValueError: an unknown name, or a filter with a tap that the lattice's neighborhood lacks; the message
             names both.
     """
+    bank = filter_bank(tuple(names), lattice, device=torch.device("cpu"))
+    return bank.to(device, dtype or torch.get_default_dtype(), copy=True)
+
+
+@constant
+def filter_bank(names: tuple[str, ...], lattice: Lattice) -> np.ndarray[Any, Any]:
+    """:func:`fixed_filters` in float64."""
     spanned = [axis for axis, reach in enumerate(lattice.reach) if reach]
-    bank = torch.zeros(len(names), len(lattice.offsets), dtype=torch.float64)
+    bank = np.zeros((len(names), len(lattice.offsets), lattice.channels))
     for row, name in zip(bank, names, strict=True):
         check_choice("fixed_filters", "name", name, FILTERS)
         for offset, value in FILTERS[name](spanned).items():
@@ -86,5 +96,4 @@ def fixed_filters(
                     "lacks; 'moore' holds the taps of every fixed filter"
                 )
             row[lattice.offsets.index(offset)] = value
-    bank = bank[:, :, None].expand(-1, -1, lattice.channels)
-    return bank.to(dtype=dtype or torch.get_default_dtype(), device=device, memory_format=torch.contiguous_format)
+    return bank

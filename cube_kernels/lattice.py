@@ -76,6 +76,8 @@ class Lattice(Value):
     """Offsets ``(d, h, w)`` of the neighborhood; of a named one the cell itself first, the rest in ascending order."""
     neighbors: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     """The offsets without the cell itself."""
+    state_shape: tuple[int, int, int, int] = field(init=False, repr=False, compare=False)
+    """``(D, H, W, C)``."""
     reach: tuple[int, int, int] = field(init=False, repr=False, compare=False)
     """How far the offsets go along each axis, in cells."""
 
@@ -135,6 +137,7 @@ class Lattice(Value):
             reach, belongs = range(-self.radius, self.radius + 1), NEIGHBORHOODS[listed]
             around = (o for o in itertools.product(reach, reach, reach) if any(o) and belongs(o, self.radius))
             listed = ((0, 0, 0), *around)
+        object.__setattr__(self, "state_shape", (*self.shape, self.channels))
         object.__setattr__(self, "offsets", listed)
         object.__setattr__(self, "neighbors", tuple(o for o in listed if any(o)))
         object.__setattr__(self, "reach", tuple(max(abs(o[axis]) for o in listed) for axis in range(3)))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import Any
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from torch import SymInt
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -14,7 +20,7 @@ def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> N
 
 
 def check_positive(owner: str, name: str, value: Any, *, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, (int, SymInt)):
         raise TypeError(f"{owner}: {name} is {value!r}; it takes an integer")
     if value < least:
         raise ValueError(f"{owner}: {name} is {value}; it must be at least {least}")
@@ -29,20 +35,27 @@ def check_range(owner: str, name: str, value: Any, low: float, high: float) -> N
 
 
 class Value:
-    """Base of the frozen dataclasses that describe a call: hashed once, when made, since they are keys of every
-    call; copied and pickled by their fields, since a string's hash is another in another process."""
+    """Base of the frozen dataclasses that describe a call: hashed and written out as text once, when made, since
+    they are keys of every call; copied and pickled by their fields, since a string's hash is another in another
+    process."""
 
+    key: str
+    """All fields as text, for operators, whose schemas know no such objects, and for compilers to compare."""
     _hash: int
 
     def _seal(self) -> None:
         """To be called last by ``__post_init__``."""
-        object.__setattr__(self, "_hash", hash(self._arguments()))
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.init}  # type: ignore[arg-type]
+        object.__setattr__(self, "key", json.dumps(named, default=asdict))
+        object.__setattr__(self, "_hash", hash(tuple(named.values())))
 
-    def _arguments(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self) if field.init)  # type: ignore[arg-type]
+    @classmethod
+    def from_key(cls, key: str) -> Self:
+        """The inverse of :attr:`key`."""
+        return cls(**json.loads(key))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments()
+        return self.from_key, (self.key,)

@@ -19,7 +19,7 @@ SEED_LIMIT = 2**63
 
 
 def philox(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor | int, Tensor | int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four 32-bit words for each counter. Counters and words are int64 tensors of values below 2³², which broadcast
     against each other."""
@@ -42,5 +42,7 @@ def fires(cells: int, batch: int, step: int, seed: int, fire_rate: float, device
     blocks = torch.arange((cells + 3) // 4, device=device)
     samples = torch.arange(batch, device=device)[:, None]
     zero = torch.zeros((), dtype=torch.int64, device=device)
-    words = philox((blocks, zero + step, samples, zero), (seed & WORD, seed >> 32))
+    # As a tensor: compiled, a seed is a symbol, and inductor takes `tensor ^ symbol` for one of floats (torch 2.13).
+    key = torch.full((), seed, dtype=torch.int64, device=device)
+    words = philox((blocks, zero + step, samples, zero), (key & WORD, key >> 32))
     return torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(1)[:, :cells] < threshold(fire_rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -149,6 +150,8 @@ class Rule(Value):
             )
         if self.clamp is not None:
             self._as_tuple("clamp")
+            for end in self.clamp:
+                check_range("Rule", "each end of clamp", end, -math.inf, math.inf)
             if len(self.clamp) != 2 or not self.clamp[0] <= self.clamp[1]:
                 raise ValueError(f"Rule: clamp is {self.clamp}; it takes (low, high) with low <= high, or None")
         self._as_tuple("immutable_channels")
@@ -157,6 +160,13 @@ class Rule(Value):
         if self.alive is not None and not isinstance(self.alive, Alive):
             raise TypeError(f"Rule: alive is {self.alive!r}; it takes an Alive or None")
         self._seal()
+
+    @classmethod
+    def from_key(cls, key: str) -> Rule:
+        fields = json.loads(key)
+        if fields["alive"] is not None:
+            fields["alive"] = Alive(**fields["alive"])
+        return cls(**fields)
 
     def _as_tuple(self, name: str) -> None:
         value = getattr(self, name)

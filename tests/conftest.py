@@ -29,8 +29,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def threads():
-    """Sets torch's number of threads for one test."""
+def threads(monkeypatch: pytest.MonkeyPatch):
+    """Sets the number of threads for one test, however small its work."""
+    monkeypatch.setattr(native, "OPERATIONS_A_THREAD", 1)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

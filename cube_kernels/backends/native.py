@@ -31,6 +31,8 @@ STORAGE = {
     torch.float16: "float16",
 }
 ISA_VARIABLE = "CUBE_KERNELS_ISA"
+# Waking a thread takes some tens of microseconds; for less work than this none is.
+OPERATIONS_A_THREAD = 5_000_000
 
 HOW_TO_BUILD = (
     "the native module is not built ({error}); install a C++17 compiler (Debian and Ubuntu: `apt install g++`; "
@@ -127,22 +129,40 @@ def plan(automaton: Automaton) -> Any:
     return made
 
 
+def _threads(operations: int) -> int:
+    return max(1, min(torch.get_num_threads(), operations // OPERATIONS_A_THREAD))
+
+
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _schedule(x: Tensor, schedule: Schedule, drive: Tensor | None, write_mask: Tensor | None) -> Any:
-    return _module().Schedule(
-        STORAGE[x.dtype],
-        len(x),
-        drive is not None and drive.shape[0] == 1,
-        write_mask is not None and write_mask.shape[0] == 1,
-        schedule.steps,
-        schedule.checkpoint_every,
-        schedule.seed,
-        schedule.trajectory_every,
-        schedule.tolerance,
-        torch.get_num_threads(),
+@lru_cache(maxsize=256)
+def _schedule(
+    dtype: torch.dtype, batch: int, shared_drive: bool, shared_write_mask: bool, schedule: Schedule, threads: int
+) -> Any:
+    return _module().Schedule(STORAGE[dtype], batch, shared_drive, shared_write_mask, *schedule, threads)
+
+
+def _call(
+    x: Tensor,
+    weights: StepWeights,
+    automaton: Automaton,
+    schedule: Schedule,
+    drive: Tensor | None,
+    write_mask: Tensor | None,
+) -> tuple[Any, ...]:
+    """The arguments that both directions begin with."""
+    threads = _threads(automaton.step_operations * schedule.steps * x.shape[0])
+    shared_drive = drive is not None and drive.shape[0] == 1
+    shared_write_mask = write_mask is not None and write_mask.shape[0] == 1
+    return (
+        isa(),
+        _schedule(x.dtype, x.shape[0], shared_drive, shared_write_mask, schedule, threads),
+        [0 if w is None else w.data_ptr() for w in weights],
+        x.data_ptr(),
+        _address(drive),
+        _address(write_mask),
     )
 
 
@@ -156,19 +176,15 @@ def forward(
     keep_checkpoints: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The last state ``[B, D, H, W, C]``; the trajectory ``[kept, B, D, H, W, C]``, if any; the steps each sample
-    took ``[B]``, if it may stop; the checkpoints ``[checkpoints, B, D, H, W, C]``, if kept. Every tensor is
+    took ``[B]``, if it may stop; the checkpoints ``[checkpoints, B, D, H, W, C]``, if there are any. Every tensor is
     contiguous."""
     result = torch.empty_like(x)
     trajectory = x.new_empty((schedule.kept, *x.shape)) if schedule.trajectory_every else None
-    taken = x.new_empty(len(x), dtype=torch.int64) if schedule.tolerance >= 0 else None
-    checkpoints = x.new_empty((schedule.checkpoints, *x.shape)) if keep_checkpoints else None
+    taken = x.new_empty(x.shape[0], dtype=torch.int64) if schedule.tolerance >= 0 else None
+    kept = schedule.checkpoints if keep_checkpoints else 0
+    checkpoints = x.new_empty((kept, *x.shape)) if kept else None
     plan(automaton).forward(
-        isa(),
-        _schedule(x, schedule, drive, write_mask),
-        [_address(w) for w in weights],
-        x.data_ptr(),
-        _address(drive),
-        _address(write_mask),
+        *_call(x, weights, automaton, schedule, drive, write_mask),
         result.data_ptr(),
         _address(checkpoints),
         _address(trajectory),
@@ -186,7 +202,7 @@ def backward(
     schedule: Schedule,
     drive: Tensor | None,
     write_mask: Tensor | None,
-    checkpoints: Tensor,
+    checkpoints: Tensor | None,
     taken: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, StepWeights]:
     """Gradients of the state, the drive and the weights. Every tensor is contiguous."""
@@ -194,13 +210,8 @@ def backward(
     drive_gradient = None if drive is None else torch.empty_like(drive)
     gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))  # type: ignore[arg-type]
     plan(automaton).backward(
-        isa(),
-        _schedule(x, schedule, drive, write_mask),
-        [_address(w) for w in weights],
-        x.data_ptr(),
-        _address(drive),
-        _address(write_mask),
-        checkpoints.data_ptr(),
+        *_call(x, weights, automaton, schedule, drive, write_mask),
+        _address(checkpoints),
         _address(taken),
         result_gradient.data_ptr(),
         _address(trajectory_gradient),
@@ -213,16 +224,16 @@ def backward(
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     """See :func:`cube_kernels.perceive`."""
-    vectors = len(lattice.neighbors) if filters is None else len(filters)
-    percepts = x.new_empty((len(x), *lattice.shape, vectors * lattice.channels))
+    vectors = len(lattice.neighbors) if filters is None else filters.shape[0]
+    percepts = x.new_empty((x.shape[0], *lattice.shape, vectors * lattice.channels))
     _perception("forward", lattice, vectors, filters, x, None, percepts)
     return percepts
 
 
 def perceive_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     """The transpose of perception in the state: ``[B, D, H, W, P·C]`` to ``[B, D, H, W, C]``."""
-    vectors = len(lattice.neighbors) if filters is None else len(filters)
-    x = percepts.new_empty((len(percepts), *lattice.shape, lattice.channels))
+    vectors = len(lattice.neighbors) if filters is None else filters.shape[0]
+    x = percepts.new_empty((percepts.shape[0], *lattice.shape, lattice.channels))
     _perception("adjoint", lattice, vectors, filters, None, percepts, x)
     return x
 
@@ -248,8 +259,8 @@ def _perception(
         which,
         isa(),
         STORAGE[result.dtype],
-        len(result) if x is None else len(x),
-        torch.get_num_threads(),
+        result.shape[0] if x is None else x.shape[0],
+        _threads(2 * len(lattice.offsets) * (x if percepts is None else percepts).numel()),  # type: ignore[union-attr]
         0 if which == "bank_gradient" else _address(filters),
         _address(x),
         0 if which == "forward" else _address(percepts),

@@ -5,9 +5,10 @@ Every other backend is measured against it. Autograd differentiates it, as often
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise, product
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +19,7 @@ from cube_kernels.lattice import OUTSIDE, Lattice, Offset
 from cube_kernels.philox import fires
 from cube_kernels.rule import Alive, Rule
 from cube_kernels.schedule import Rollout, Schedule
+from cube_kernels.tracing import constant, transforming
 
 name = "reference"
 
@@ -35,8 +37,8 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
     return None
 
 
-@lru_cache(maxsize=64)
-def neighbor_table(lattice: Lattice, offsets: tuple[Offset, ...], device: torch.device) -> Tensor:
+@constant
+def neighbor_table(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any, Any]:
     """``[offsets, cells]``: the cell that each cell reads at each offset; ``cells`` for one outside."""
     height, width = lattice.shape[1:]
     targets = [lattice.axis_targets(axis) for axis in range(3)]
@@ -46,19 +48,18 @@ def neighbor_table(lattice: Lattice, offsets: tuple[Offset, ...], device: torch.
         table.append(
             [lattice.cells if OUTSIDE in (z, y, x) else (z * height + y) * width + x for z, y, x in product(*rows)]
         )
-    return torch.tensor(table, device=device).reshape(len(offsets), lattice.cells)
+    return np.array(table, dtype=np.int64).reshape(len(offsets), lattice.cells)
 
 
-@lru_cache(maxsize=64)
-def retention(lattice: Lattice, device: torch.device) -> Tensor:
+@constant
+def retention(lattice: Lattice) -> np.ndarray[Any, Any]:
     """``[D, H, W, 1]`` in float64: the absorbing boundary's factor of each cell."""
-    axes = (torch.tensor(lattice.axis_retention(axis), dtype=torch.float64, device=device) for axis in range(3))
-    return torch.einsum("d,h,w->dhw", *axes)[..., None]
+    return np.einsum("d,h,w->dhw", *(lattice.axis_retention(axis) for axis in range(3)))[..., None]
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     """See :func:`cube_kernels.perceive`. The products are summed in float32 at least."""
-    table = neighbor_table(lattice, lattice.neighbors if filters is None else lattice.offsets, x.device)
+    table = neighbor_table(lattice, lattice.neighbors if filters is None else lattice.offsets, device=x.device)
     cells = F.pad(x.flatten(1, 3), (0, 0, 0, 1))  # one more cell, of zeros: what lies outside
     if filters is None:
         percepts = cells[:, table].transpose(1, 2)  # [B, cells, neighbors, C]
@@ -69,7 +70,7 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
 
 def lives(x: Tensor, lattice: Lattice, alive: Alive) -> Tensor:
     """Bool ``[B, D, H, W, 1]``."""
-    table = neighbor_table(lattice, lattice.offsets, x.device)
+    table = neighbor_table(lattice, lattice.offsets, device=x.device)
     channel = F.pad(_wide(x.detach())[..., alive.channel].flatten(1), (0, 1), value=-torch.inf)
     # Not the largest value: beside a NaN there is none, and yet a neighbor above the threshold.
     return (channel[:, table] > alive.threshold).any(1).unflatten(1, lattice.shape)[..., None]
@@ -98,7 +99,7 @@ def step(
     if rule.own_state:
         parts.insert(0, x)
     if drive is not None:
-        parts.append(drive.expand(len(x), -1, -1, -1, -1))
+        parts.append(drive.expand(x.shape[0], -1, -1, -1, -1))
     z = _wide(torch.cat(parts, dim=-1))
     a = ACTIVATIONS[rule.activation](F.linear(z, weights.hidden_weight, weights.hidden_bias)).to(dtype)
     heads = F.linear(_wide(a), weights.head_weight, weights.head_bias)
@@ -116,12 +117,12 @@ def step(
     else:
         new = old + change / (rule.fire_rate if rule.fire_rescale else 1)
     if rule.fire_rate < 1:
-        fired = fires(lattice.cells, len(x), index, seed, rule.fire_rate, x.device)
+        fired = fires(lattice.cells, x.shape[0], index, seed, rule.fire_rate, x.device)
         new = torch.where(fired.unflatten(1, lattice.shape)[..., None], new, old)
     if rule.clamp is not None:
         new = new.clamp(*rule.clamp)
     if lattice.boundary == "absorbing":
-        new = new * retention(lattice, x.device).to(new.dtype)
+        new = new * retention(lattice, device=x.device, dtype=new.dtype)
     new = new.to(dtype)
 
     kept = torch.zeros(lattice.channels, dtype=torch.bool, device=x.device)
@@ -147,8 +148,8 @@ def rollout(
     """See :func:`cube_kernels.rollout`. Steps between two kept states are one checkpoint of
     ``torch.utils.checkpoint``."""
     trajectory = []
-    running = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    taken = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    running = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
+    taken = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
 
     def segment(
         start: int, end: int, x: Tensor, running: Tensor, taken: Tensor, *tensors: Tensor | None
@@ -174,7 +175,10 @@ def rollout(
     first = x
     for start, end in pairwise(bounds):
         arguments = (start, end, x, running, taken, *weights, drive)
-        x, running, taken = checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)
+        if transforming():  # compilers choose themselves what to keep, and functorch refuses the hooks of a checkpoint
+            x, running, taken = segment(*arguments)
+        else:
+            x, running, taken = checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)
         if schedule.trajectory_every and end % schedule.trajectory_every == 0:
             trajectory.append(x)
     kept = torch.stack(trajectory) if trajectory else x.new_empty((0, *x.shape))
