@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "native/crew.h"
 #include "native/targets.h"
 #include "plan_memory.h"
 
@@ -123,8 +124,9 @@ class NativePlan {
   }
 
   void perception(const std::string& which, const std::string& isa, const std::string& storage, int64_t batch,
-                  int threads, uintptr_t bank, uintptr_t state, uintptr_t percepts, uintptr_t result) const {
-    const cube::PerceptionCall call{storage_named(storage), batch,     threads, at(bank), at(state),
+                  int threads, int64_t patience, uintptr_t bank, uintptr_t state, uintptr_t percepts,
+                  uintptr_t result) const {
+    const cube::PerceptionCall call{storage_named(storage), batch,     threads, patience, at(bank), at(state),
                                     at(percepts),           at(result)};
     const cube::Functions& functions = functions_for(isa, call.storage);
     const auto function = which == "forward"   ? functions.perceive
@@ -189,11 +191,12 @@ PYBIND11_MODULE(_native, m) {
     return names;
   });
   m.attr("compiler") = CUBE_COMPILER;
+  m.def("use_openmp", [](uintptr_t parallel) { cube::use_openmp(reinterpret_cast<cube::OpenMPParallel>(parallel)); });
 
   py::class_<cube::Schedule>(m, "Schedule")
       .def(py::init([](const std::string& storage, int64_t batch, bool shared_drive, bool shared_write_mask,
                        int64_t steps, int64_t checkpoint_every, uint64_t seed, int64_t trajectory_every,
-                       double tolerance, int threads) {
+                       double tolerance, int threads, int64_t patience) {
         return cube::Schedule{NativePlan::storage_named(storage),
                               batch,
                               shared_drive,
@@ -204,6 +207,7 @@ PYBIND11_MODULE(_native, m) {
                               trajectory_every,
                               tolerance,
                               threads,
+                              patience,
                               has_bf16_products()};
       }));
 

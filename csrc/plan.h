@@ -99,6 +99,7 @@ struct Schedule {
   int64_t trajectory_every;  // 0: no trajectory
   double tolerance;          // negative: every sample takes all steps
   int threads;
+  int64_t patience;    // microseconds that a call waits for its threads to wake up
   bool bf16_products;  // this CPU has AVX512-BF16
 };
 
@@ -137,6 +138,7 @@ struct PerceptionCall {
   Storage storage;
   int64_t batch;
   int threads;
+  int64_t patience;
   const void* bank;      // [filters, offsets, channels]
   const void* state;     // [batch, cells, channels]
   const void* percepts;  // [batch, cells, percept_count, channels]

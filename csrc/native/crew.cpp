@@ -15,10 +15,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How long a call waits for its threads to wake up. One that is not there by then has no free core, for instance
-// because a worker of OpenMP still spins on it, and would keep the others waiting at every barrier.
-constexpr auto patience = std::chrono::microseconds(100);
-
 // How long a thread that waits for something soon to come spins before it sleeps.
 constexpr auto spin = std::chrono::microseconds(50);
 
@@ -37,7 +33,7 @@ class Pool {
   bool try_reserve() { return !reserved_.exchange(true, std::memory_order_acquire); }
 
   // Wakes threads and returns how many came, the caller included.
-  int gather(int wanted) {
+  int gather(int wanted, Clock::duration patience) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       while (static_cast<int>(workers_.size()) < wanted - 1) {
@@ -140,10 +136,31 @@ Pool& shared_pool() {
   return *pool;
 }
 
+// Of the process's OpenMP runtime, or null. A forked child must not touch the threads of a team that is not there.
+std::atomic<OpenMPParallel> openmp{nullptr};
+
 }  // namespace
 
-Crew::Crew(int wanted) : reserved_(wanted > 1 && shared_pool().try_reserve()), size_(1) {
-  if (reserved_) size_ = shared_pool().gather(wanted);
+void use_openmp(OpenMPParallel parallel) {
+  static const bool once = [] {
+    pthread_atfork(nullptr, nullptr, [] { openmp = nullptr; });
+    return true;
+  }();
+  (void)once;
+  openmp = parallel;
+}
+
+Crew::Crew(int wanted, int64_t patience) : size_(1) {
+  if (wanted <= 1) return;
+  team_ = openmp;
+  if (team_ != nullptr) {
+    std::atomic<int> present{0};
+    team_([](void* count) { ++*static_cast<std::atomic<int>*>(count); }, &present, static_cast<unsigned>(wanted), 0);
+    size_ = present;
+  } else if (shared_pool().try_reserve()) {
+    reserved_ = true;
+    size_ = shared_pool().gather(wanted, std::chrono::microseconds(patience));
+  }
 }
 
 Crew::~Crew() {
@@ -153,10 +170,21 @@ Crew::~Crew() {
 int Crew::size() const { return size_; }
 
 void Crew::run(void (*work)(void*, int), void* context) {
-  if (size_ > 1) {
-    shared_pool().run(work, context);
-  } else {
+  if (size_ == 1) {
     work(context, 0);
+  } else if (team_ != nullptr) {
+    struct Task {
+      void (*work)(void*, int);
+      void* context;
+      std::atomic<int> next;
+    } task{work, context, {0}};
+    const auto member = [](void* opaque) {
+      Task& t = *static_cast<Task*>(opaque);
+      t.work(t.context, t.next++);
+    };
+    team_(member, &task, static_cast<unsigned>(size_), 0);
+  } else {
+    shared_pool().run(work, context);
   }
 }
 

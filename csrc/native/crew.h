@@ -1,23 +1,33 @@
-// Threads of the native target: a pool that sleeps when idle, and a barrier for one sample's threads.
+// Threads of the native target: the host's, or a pool that sleeps when idle, and a barrier for one sample's threads.
 // Compiled once, for the oldest CPU: no inline code.
 #pragma once
+#include <cstdint>
 
 namespace cube {
 
-// Threads reserved for one call. Results never depend on how many were granted: a pool that is in use by another call
-// grants one, the caller's own, and threads that do not wake up at once, having no free core, are left out.
+// GOMP_parallel of an OpenMP runtime: runs function(data) on so many threads.
+using OpenMPParallel = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+
+// From now on calls run on the threads of this runtime; null: on a pool of our own. A host that computes with OpenMP
+// leaves its threads spinning for milliseconds, and others would have to share their cores.
+void use_openmp(OpenMPParallel parallel);
+
+// Threads reserved for one call. Results never depend on how many were granted: a pool of ours that is in use by
+// another call grants one, the caller's own, and its threads that do not wake up within `patience` microseconds are
+// left out: they have no free core and would keep the others waiting.
 class Crew {
  public:
-  explicit Crew(int wanted);
+  Crew(int wanted, int64_t patience);
   ~Crew();
   Crew(const Crew&) = delete;
   Crew& operator=(const Crew&) = delete;
   int size() const;
-  // Calls work(context, member) once for every member in [0, size()), the caller being member 0.
+  // Calls work(context, member) once for every member in [0, size()), each in a thread of its own.
   void run(void (*work)(void* context, int member), void* context);
 
  private:
-  bool reserved_;
+  bool reserved_ = false;
+  OpenMPParallel team_ = nullptr;
   int size_;
 };
 

@@ -16,7 +16,7 @@ class Perception {
         stride_(round_up(plan.channels, lanes<T>)),
         vectors_(percept_count(plan)),
         bank_(static_cast<int64_t>(plan.filters) * plan.offset_count * stride_),
-        threads_(call.threads) {
+        threads_(call.threads, call.patience) {
     if (call.bank != nullptr) {
       decode_rows<T>(call.storage, call.bank, static_cast<int64_t>(plan.filters) * plan.offset_count, plan.channels,
                      bank_, stride_);

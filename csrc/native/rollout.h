@@ -84,7 +84,7 @@ void rollout_forward(const Plan& plan, const ForwardCall& call) {
   const Layout<T> layout(plan);
   const PackedWeights<T> weights(plan, layout, schedule.storage, call.weights, false, multiplies_bf16<T>(schedule));
   const Task<T> task(plan, layout, weights, schedule);
-  Crew threads(schedule.threads);
+  Crew threads(schedule.threads, schedule.patience);
   const Split split(threads.size(), schedule.batch, plan.cells);
   const int64_t blocks = (plan.cells + block_cells - 1) / block_cells;
   const bool can_die = plan.alive_channel >= 0, can_stop = schedule.tolerance >= 0;
@@ -180,7 +180,7 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
 
   const PackedWeights<T> weights(plan, layout, schedule.storage, call.weights, true, multiplies_bf16<T>(schedule));
   const Task<T> task(plan, layout, weights, schedule);
-  Crew threads(schedule.threads);
+  Crew threads(schedule.threads, schedule.patience);
   const Split split(threads.size(), larger(parts.groups, 1), plan.cells);
   const List<Scratch<T>> scratch(split.crews * split.members, plan, layout, true);
   const int64_t state_size = (plan.cells + 1) * layout.stride;

@@ -182,6 +182,7 @@ class Problem {
             options_.trajectory_every,
             options_.tolerance,
             threads,
+            1000000,
             false};
   }
   RuleWeights weights() const {
