@@ -47,7 +47,7 @@ def error(actual: torch.Tensor, truth: torch.Tensor) -> float:
     return (actual.double() - truth.double()).norm().item() / max(size, 1e-300)
 
 
-@short
+@pytest.mark.parametrize("case", short_cases(60), ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("isa", native_isas())
 def test_native_agrees_with_reference_in_half_width(case, dtype, isa, poisoned, monkeypatch):

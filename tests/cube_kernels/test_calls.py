@@ -167,6 +167,22 @@ def test_calls_from_several_threads_at_once_agree():
             assert all(torch.equal(results[name], expected[name]) for name in expected)
 
 
+def test_a_pool_of_our_own_gives_what_the_threads_of_openmp_give(threads):
+    """Where torch computes with no OpenMP runtime, and in forked children."""
+    module, _ = native.extension()
+    case = Case(Lattice((8, 8, 8), 5), RULE, "shared", batch=3)
+    inputs = draw_inputs(case, torch.float32)
+    threads(2)
+    assert native._openmp_parallel() != 0
+    with_openmp = run(case, inputs, "native")
+    try:
+        module.use_openmp(0)
+        alone = run(case, inputs, "native")
+    finally:
+        module.use_openmp(native._openmp_parallel())
+    assert all(torch.equal(alone[name], with_openmp[name]) for name in alone)
+
+
 def _forked(queue):
     torch.set_num_threads(2)
     queue.put(call(backend="native").sum().item())
