@@ -29,7 +29,10 @@ def measured() -> dict[str, Callable[[], object]]:
     x_trained, cotangent = x.clone().requires_grad_(), torch.ones_like(x)
 
     plan, weights = native.plan(automaton), automaton.step_weights(plain)
-    schedule, result = native._schedule(x.dtype, 1, False, False, Schedule(1, 1, 0, 0, -1.0), 1), torch.empty_like(x)
+    schedule, result = (
+        native._schedule(x.dtype, 1, False, False, Schedule(1, 1, 0, 0, -1.0), (1, 100)),
+        torch.empty_like(x),
+    )
 
     def kernel() -> None:
         plan.forward(

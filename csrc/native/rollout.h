@@ -161,7 +161,7 @@ class KeptRows {
   }
 
  private:
-  static constexpr int64_t budget = int64_t{16} << 20;  // bytes
+  static constexpr int64_t budget = int64_t{8} << 20;  // bytes
   const Layout<T>& layout_;
   int64_t rows_, steps_;
   Buffer<T> inputs_, hidden_, heads_;

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from benchmarks import measure
+from benchmarks import measure, overhead
 from benchmarks.cases import DEFAULT, FULL, HEAT, Case, select
 from benchmarks.measure import Row
 from benchmarks.peers import HEAT_PEERS, OURS, PEERS, ROLLOUT_PEERS, Peer, Program, peers_of
@@ -161,3 +161,8 @@ def test_heat_is_not_won_against_ourselves():
     row = Row(TINY_HEAT, {OURS: [2.0], "cube-kernels, perceive": [1.0], "eager Conv3d": [3.0]})
     assert best_peer(row) == "eager Conv3d"
     assert peers_of(TINY_HEAT)["cube-kernels, perceive"].ours
+
+
+def test_every_row_of_the_overhead_table_runs():
+    for call in overhead.measured().values():
+        call()
