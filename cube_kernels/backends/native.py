@@ -67,7 +67,9 @@ def _openmp_parallel() -> int:
     for path in sorted(loaded, key=lambda path: not path.startswith(home)):
         runtime = ctypes.CDLL(path)
         if hasattr(runtime, "GOMP_parallel"):
-            return ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p).value or 0
+            # A team may then turn out smaller than the one before it, and a sample's threads wait for each other.
+            may_shrink = runtime.omp_get_dynamic() or runtime.omp_get_thread_limit() < 2**31 - 1
+            return 0 if may_shrink else ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p).value or 0
     return 0
 
 

@@ -183,6 +183,15 @@ def test_a_pool_of_our_own_gives_what_the_threads_of_openmp_give(threads):
     assert all(torch.equal(alone[name], with_openmp[name]) for name in alone)
 
 
+@pytest.mark.parametrize("variable", ["OMP_DYNAMIC=true", "OMP_THREAD_LIMIT=3"])
+def test_an_openmp_runtime_whose_teams_may_shrink_is_left_alone(variable):
+    """Threads of a sample wait for each other at every step: one that never comes would hang the call."""
+    code = "from cube_kernels.backends import native; print(native._openmp_parallel())"
+    environment = dict(os.environ, **dict([variable.split("=")]))
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == "0"
+
+
 def _forked(queue):
     torch.set_num_threads(2)
     queue.put(call(backend="native").sum().item())
