@@ -1,7 +1,8 @@
 // Perception alone, its adjoint and its filter gradient for a batch of states.
 #pragma once
-#include "rollout.h"
+#include "perceive.h"
 #include "share.h"
+#include "storage.h"
 
 namespace cube {
 namespace {

@@ -69,7 +69,7 @@ inline void product(const T* a, int64_t a_row, int64_t a_step, const T* b, int64
   int64_t n = 0;
   const auto panel = [&](auto tile_rows, auto tile_columns) {
     product_panel<T, tile_rows.value, tile_columns.value>(a, a_row, a_step, b + n, b_row, c + n, c_row, rows, depth,
-                                                          start, bias + n);
+                                                          start, start == Start::bias ? bias + n : nullptr);
     n += tile_columns.value * lanes<T>;
   };
   while (n < columns) {

@@ -211,7 +211,7 @@ void for_each_other(const CellRange& range, const int64_t* cells, int64_t count,
 }
 
 // The new states of the range's cells, up to death after the update. `living` is written where cells can die; the
-// rows of the block at list place i are `rows(i)`.
+// rows of the block at list place i are `rows_at(i)`.
 template <class T, class RowsAt>
 void propose(const Task<T>& task, const Moment& moment, const T* state, const T* drive, const CellRange& range,
              const Scratch<T>& scratch, uint8_t* living, const RowsAt& rows_at, T* next) {
