@@ -21,7 +21,7 @@ def measured() -> dict[str, Callable[[], object]]:
     """What each row of the table runs."""
     torch.manual_seed(0)
     automaton = bind(LATTICE, RULE)
-    x = torch.randn(1, *automaton.state_shape)
+    x = torch.randn(1, *LATTICE.state_shape)
     shapes = automaton.parameter_shapes
     plain = RuleParameters(*(torch.randn(shapes[n]) if n in shapes else None for n in RuleParameters._fields))
     trained = RuleParameters(*(None if p is None else p.clone().requires_grad_() for p in plain))

@@ -14,8 +14,17 @@ from cube_kernels.lattice import Lattice
 from cube_kernels.schedule import Rollout, Schedule
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
+def contiguous(tensor: Any) -> Any:
+    """A tensor as a kernel reads it; None stays None."""
     return None if tensor is None else tensor.contiguous()
+
+
+def once_differentiable(backend: str) -> RuntimeError:
+    """What a second derivative of a rollout gets: without it, it would silently be zero."""
+    return RuntimeError(
+        f"cube_kernels: backend {backend!r} is differentiable once; for second derivatives (create_graph=True) use "
+        "backend='reference'"
+    )
 
 
 def _forward(
@@ -54,15 +63,12 @@ class _Rollout(torch.autograd.Function):
         ctx: Any, state_gradient: Tensor | None, trajectory_gradient: Tensor | None, _: None
     ) -> tuple[Any, ...]:
         backend, automaton, schedule = ctx.call
-        if torch.is_grad_enabled():  # create_graph=True; the second derivative would silently be zero
-            raise RuntimeError(
-                f"cube_kernels: backend {backend.name!r} is differentiable once; for second derivatives "
-                "(create_graph=True) use backend='reference'"
-            )
+        if torch.is_grad_enabled():  # create_graph=True
+            raise once_differentiable(backend.name)
         checkpoints, taken, x, drive, write_mask, *weights = ctx.saved_tensors
         x_gradient, drive_gradient, gradients = backend.backward(
             torch.zeros_like(x) if state_gradient is None else state_gradient.contiguous(),
-            _contiguous(trajectory_gradient),
+            contiguous(trajectory_gradient),
             x,
             StepWeights(*weights),
             automaton,
@@ -105,7 +111,7 @@ def rollout(
 class _Perceive(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, backend: ModuleType, lattice: Lattice, x: Tensor, filters: Tensor | None) -> Tensor:
-        x, filters = x.contiguous(), _contiguous(filters)
+        x, filters = x.contiguous(), contiguous(filters)
         ctx.save_for_backward(x, filters)
         ctx.call = (backend, lattice)
         return backend.perceive(x, lattice, filters)
@@ -127,7 +133,7 @@ class _PerceiveAdjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, backend: ModuleType, lattice: Lattice, percepts: Tensor, filters: Tensor | None) -> Tensor:
-        percepts, filters = percepts.contiguous(), _contiguous(filters)
+        percepts, filters = percepts.contiguous(), contiguous(filters)
         ctx.save_for_backward(percepts, filters)
         ctx.call = (backend, lattice)
         return backend.perceive_adjoint(percepts, lattice, filters)
@@ -170,4 +176,4 @@ def perceive(backend: ModuleType, x: Tensor, lattice: Lattice, filters: Tensor |
     """See :func:`cube_kernels.perceive`."""
     if torch.is_grad_enabled() and (x.requires_grad or (filters is not None and filters.requires_grad)):
         return _Perceive.apply(backend, lattice, x, filters)
-    return backend.perceive(x.contiguous(), lattice, _contiguous(filters))
+    return backend.perceive(x.contiguous(), lattice, contiguous(filters))

@@ -55,7 +55,6 @@ class Automaton:
             shapes["log_time_constant"] = (channels,)
         self.parameter_shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
         self.expected = tuple(self.parameter_shapes.get(name) for name in RuleParameters._fields)
-        self.state_shape = torch.Size((*lattice.shape, channels))
 
     def step_weights(self, parameters: RuleParameters) -> StepWeights:
         """Differentiable in the parameters."""

@@ -28,8 +28,7 @@ class BackendError(RuntimeError):
 
 def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> ModuleType:
     """The backend for such a call (perception alone if there is no rule): the first that can for ``"auto"``, unless
-    ``CUBE_KERNELS_BACKEND`` names
-    one; otherwise the named one.
+    ``CUBE_KERNELS_BACKEND`` names one; otherwise the named one.
 
     Raises:
         ValueError: an unknown name.

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.utils._pytree import tree_map
 
+from cube_kernels.autograd import contiguous, once_differentiable
 from cube_kernels.automaton import Automaton, StepWeights, bind
 from cube_kernels.dispatch import BACKENDS
 from cube_kernels.lattice import Lattice
@@ -60,10 +61,6 @@ def _automaton(lattice: str, rule: str) -> Automaton:
     return bind(read_lattice(lattice), read_rule(rule))
 
 
-def _contiguous(tensor: Any) -> Any:
-    return None if tensor is None else tensor.contiguous()
-
-
 def rollout(
     backend: ModuleType,
     x: Tensor,
@@ -91,7 +88,7 @@ def perceive(backend: ModuleType, x: Tensor, lattice: Lattice, filters: Tensor |
 
 
 def _rollout_kernel(keep_checkpoints: bool, *arguments: Any) -> tuple[Tensor, ...]:
-    x, *rest = (_contiguous(tensor) for tensor in arguments[:9])
+    x, *rest = (contiguous(tensor) for tensor in arguments[:9])
     backend, lattice, rule, *schedule = arguments[9:]
     state, trajectory, taken, checkpoints = BACKENDS[backend].forward(
         x, StepWeights(*rest[:6]), _automaton(lattice, rule), Schedule(*schedule), *rest[6:], keep_checkpoints
@@ -132,7 +129,7 @@ def _rollout_gradients(ctx: Any, state_gradient: Tensor, trajectory_gradient: Te
 
 
 def _backward_kernel(*arguments: Any) -> list[Tensor]:
-    state_gradient, trajectory_gradient, taken, checkpoints, x, *rest = (_contiguous(t) for t in arguments[:13])
+    state_gradient, trajectory_gradient, taken, checkpoints, x, *rest = (contiguous(t) for t in arguments[:13])
     backend, lattice, rule, *numbers = arguments[13:]
     schedule = Schedule(*numbers)
     x_gradient, drive_gradient, gradients = BACKENDS[backend].backward(
@@ -154,9 +151,7 @@ def _backward_fake(*arguments: Any) -> list[Tensor]:
 
 
 def _refuse_second_derivative(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        f"cube_kernels: backend {ctx.backend!r} is differentiable once; for second derivatives use backend='reference'"
-    )
+    raise once_differentiable(ctx.backend)
 
 
 def _save_backend(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> tuple[Tensor, ...]:
@@ -169,7 +164,7 @@ def _save_backend(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> tu
 
 
 def _perceive_kernel(x: Tensor, filters: Tensor | None, backend: str, lattice: str) -> Tensor:
-    return BACKENDS[backend].perceive(x.contiguous(), read_lattice(lattice), _contiguous(filters))
+    return BACKENDS[backend].perceive(x.contiguous(), read_lattice(lattice), contiguous(filters))
 
 
 def _perceive_fake(x: Tensor, filters: Tensor | None, backend: str, lattice: str) -> Tensor:
@@ -188,7 +183,7 @@ def _perceive_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 
 
 def _adjoint_kernel(percepts: Tensor, filters: Tensor | None, backend: str, lattice: str) -> Tensor:
-    return BACKENDS[backend].perceive_adjoint(percepts.contiguous(), read_lattice(lattice), _contiguous(filters))
+    return BACKENDS[backend].perceive_adjoint(percepts.contiguous(), read_lattice(lattice), contiguous(filters))
 
 
 def _adjoint_fake(percepts: Tensor, filters: Tensor | None, backend: str, lattice: str) -> Tensor:

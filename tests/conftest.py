@@ -7,6 +7,15 @@ import torch
 
 from cube_kernels.backends import native
 
+# numpy's name of what each boundary reads beyond a face.
+PADDING = {
+    "walls": "constant",
+    "absorbing": "constant",
+    "periodic": "wrap",
+    "replicate": "edge",
+    "reflecting": "reflect",
+}
+
 # Warm up each transcendental once: oneMKL resolves them lazily, and a first call from several threads at once
 # has been seen to run a low-accuracy kernel.
 for function in (torch.tanh, torch.exp, torch.sigmoid, torch.erf):

@@ -95,10 +95,10 @@ struct PackedWeights {
 
  private:
   static void interleave(const T* from, int64_t rows, int64_t columns, uint16_t* to) {
+    const Buffer<uint16_t> row(columns);
     for (int64_t k = 0; k < rows; ++k) {
-      for (int64_t n = 0; n < columns; ++n) {
-        encode<T>(Storage::bfloat16, from + k * columns + n, 1, to + (k / 2 * columns + n) * 2 + k % 2);
-      }
+      encode<T>(Storage::bfloat16, from + k * columns, columns, row);
+      for (int64_t n = 0; n < columns; ++n) to[(k / 2 * columns + n) * 2 + k % 2] = row[n];
     }
   }
 };

@@ -11,16 +11,10 @@ import torch.nn.functional as F
 from cube_kernels import fixed_filters, perceive
 from cube_kernels.philox import fires
 from cube_kernels.rules import classic_cell, growing_nca, heat, life
+from tests.conftest import PADDING
 
 BACKENDS = ["native", "reference"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-PADDING = {
-    "walls": "constant",
-    "absorbing": "constant",
-    "periodic": "wrap",
-    "replicate": "edge",
-    "reflecting": "reflect",
-}
 
 
 # --- the classic cell --------------------------------------------------------------------------------------------

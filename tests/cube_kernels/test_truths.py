@@ -6,15 +6,9 @@ import torch
 
 from cube_kernels import Lattice, fixed_filters, perceive
 from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
+from tests.conftest import PADDING
 
 BACKENDS = ["native", "reference"]
-PADDING = {
-    "walls": "constant",
-    "absorbing": "constant",
-    "periodic": "wrap",
-    "replicate": "edge",
-    "reflecting": "reflect",
-}
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
