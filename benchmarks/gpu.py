@@ -278,7 +278,7 @@ def main(arguments: list[str] | None = None, chosen: Callable[[], list[Row]] = r
     result: dict[str, Any] = {"facts": facts(device), "rows": [], "not run": []}
     tell("\n".join(f"{key}: {value}" for key, value in result["facts"].items()))
     if device.is_gpu:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu", "tests/gpu"]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu and not sweep", "tests/gpu"]
         result["tests"] = run_logged(command, options.out / "tests.txt", TEST_SECONDS)
         tell(f"gpu tests: {result['tests']}")
         sanitizer = shutil.which("compute-sanitizer")
