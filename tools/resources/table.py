@@ -8,6 +8,8 @@ A row is one kernel of one case in one configuration on one target. ``limits`` f
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,7 +21,7 @@ from torch import Tensor
 from cube_kernels import Alive, CubeLayer, Lattice, Rule, perceive
 from tools.resources.code import Usage, amd_usage, nvidia_usage
 from tools.resources.occupancy import MULTIPROCESSORS, occupancy
-from tools.resources.recording import TARGETS, Compiled, recording
+from tools.resources.recording import Compiled, recording
 
 
 class Case(NamedTuple):
@@ -108,3 +110,8 @@ def measured(target: str, every_configuration: bool) -> Iterator[tuple[str, dict
         for kernel in compiled:
             variant = f"{name}, {precision}{'' if aligned else ', unaligned'}"
             yield f"{target} | {variant} | {kernel.label}", _row(target, kernel)
+
+
+if __name__ == "__main__":
+    every = "--every-configuration" in sys.argv
+    print(json.dumps(dict(measured(sys.argv[1], every))))
