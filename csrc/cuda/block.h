@@ -2,14 +2,9 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include "layout.h"
+
 namespace cube {
-
-constexpr int block_threads = 256;
-constexpr int warp_threads = 32;
-constexpr int block_warps = block_threads / warp_threads;
-// Of a backward pass: its scratch grows with them, and the order of its sums depends on them.
-constexpr int most_blocks = 512;
-
 namespace {
 
 // Calls visit(i) for every i below `count`, each by one thread.

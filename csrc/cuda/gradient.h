@@ -7,12 +7,12 @@ namespace {
 
 // A block's gradients, in float32.
 struct Gradients {
-  float* next;     // [cells, stride], of the new state
-  float* state;    // [cells, stride], of the old one
-  float* percepts; // [cells, percepts]
-  float* drive;    // [cells, drive], added to
-  float* weights;  // WeightLayout, added to
-  float* slopes;   // [tile_rows, hidden]: of the activation, then the gradient of the hidden layer
+  float* next;      // [cells, stride], of the new state
+  float* state;     // [cells, stride], of the old one
+  float* percepts;  // [cells, percepts]
+  float* drive;     // [cells, drive], added to
+  float* weights;   // WeightLayout, added to
+  float* slopes;    // [tile_rows, hidden]: of the activation, then the gradient of the hidden layer
 };
 
 // Of the proposed y in `accepted`, from that of the new state; that of x is g where channels never change.
@@ -42,7 +42,9 @@ __device__ inline void update_gradient(const Block<T>& block, const Tile& tile, 
       const Values<packet> gate = load<packet>(second), x = load<packet>(block.state + cell * stride + c);
       const bool dead = can_die && !block.living[cell];
       Values<packet> state_gradient = g;
-      for (int j = 0; j < packet && (flags & may_be_written); ++j) {
+#pragma unroll
+      for (int j = 0; j < packet; ++j) {
+        if (!(flags & may_be_written)) continue;
         const float kept = block.tables.may_change[c + j] ? 0 : g[j];
         if (!(flags & has_fired)) {
           state_gradient[j] = kept + (dead ? 0 : accepted_gradient(block, x[j], g[j], cell, c + j));
@@ -83,6 +85,7 @@ struct AddTo {
   __device__ void operator()(int row, int column, Pair sums) const {
     float* at = to + row * stride + column;
     const Pair before = load<2>(at);
+#pragma unroll
     for (int i = 0; i < 2; ++i) sums[i] += before[i];
     store<2>(at, sums);
   }
@@ -106,6 +109,7 @@ __device__ inline void layers_gradient(const Block<T>& block, const WeightLayout
   add_column_sums(block, heads.data, heads.stride, widths.heads, gradients.weights + at.head_bias);
   Product::run(heads, head_weight, rows, widths.hidden, widths.heads, [&](int row, int column, Pair sums) {
     float* slope = gradients.slopes + row * hidden.stride + column;
+#pragma unroll
     for (int i = 0; i < 2; ++i) sums[i] *= slope[i];
     store<2>(slope, sums);
   });
@@ -158,8 +162,9 @@ __device__ inline void step_gradient(const Block<T>& block, const WeightLayout& 
     const int cell = i / block.packets, c = i % block.packets * packet;
     float* to = gradients.state + cell * widths.stride + c;
     Values<packet> sum = load<packet>(to);
-    const Values<packet> more = perceive_adjoint<packet>(plan, block.tables, gradients.percepts, block.weights.bank,
-                                                         widths.stride, cell, c);
+    const Values<packet> more =
+        perceive_adjoint<packet>(plan, block.tables, gradients.percepts, block.weights.bank, widths.stride, cell, c);
+#pragma unroll
     for (int j = 0; j < packet; ++j) sum[j] += more[j];
     store<packet>(to, sum);
   });

@@ -26,7 +26,7 @@ struct PackLaunch {
   Plan plan;
   Widths widths;
   WeightLayout weights;
-  RuleWeights from;
+  const void* from[6];  // the tensors of RuleWeights
   void* to;
 };
 
@@ -46,7 +46,7 @@ struct CollectLaunch {
   Common common;
   WeightLayout gradients;
   int blocks;
-  RuleGradients to;
+  void* to[6];         // the tensors of RuleGradients
   void* shared_drive;  // null where each sample has its own
 };
 

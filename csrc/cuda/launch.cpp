@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "block.h"
 #include "kernels.h"
 
 namespace cube {
@@ -47,9 +46,7 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
-std::string version(int number) {
-  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
-}
+std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
 const Kernels& kernels_of(Storage storage) {
   switch (storage) {
@@ -81,12 +78,24 @@ Common prepare(const Plan& plan, const Tables& tables, const Call& call, const L
   const Storage storage = call.schedule.storage;
   const Widths widths(plan);
   const WeightLayout weights(plan, widths, number_bytes(storage));
-  check(kernels_of(storage).pack(PackLaunch{plan, widths, weights, call.weights, target.scratch},
-                                 Grid{blocks_for(weights.size), 0, static_cast<cudaStream_t>(target.stream)}));
-  return {plan,           tables,     widths,
-          weights,        layout,     call.schedule,
+  const RuleWeights& w = call.weights;
+  check(
+      kernels_of(storage).pack(PackLaunch{plan,
+                                          widths,
+                                          weights,
+                                          {w.bank, w.hidden_weight, w.hidden_bias, w.head_weight, w.head_bias, w.rate},
+                                          target.scratch},
+                               Grid{blocks_for(weights.size), 0, static_cast<cudaStream_t>(target.stream)}));
+  return {plan,
+          tables,
+          widths,
+          weights,
+          layout,
+          call.schedule,
           call.weights.rate != nullptr,
-          target.scratch, call.drive, call.write_mask,
+          target.scratch,
+          call.drive,
+          call.write_mask,
           static_cast<unsigned char*>(target.scratch) + packed_bytes(plan, storage)};
 }
 
@@ -175,7 +184,11 @@ void launch_backward(const Plan& plan, const Tables& tables, const BackwardCall&
     check(kernels.backward(BackwardLaunch{common, gradients, call}, Grid{blocks, layout.shared_bytes, stream},
                            target.tf32));
   }
-  const CollectLaunch collect{common, gradients, static_cast<int>(blocks), call.gradients,
+  const RuleGradients& g = call.gradients;
+  const CollectLaunch collect{common,
+                              gradients,
+                              static_cast<int>(blocks),
+                              {g.bank, g.hidden_weight, g.hidden_bias, g.head_weight, g.head_bias, g.rate},
                               schedule.shared_drive ? call.drive_gradient : nullptr};
   check(kernels.collect(collect, Grid{blocks_for(gradients.size), 0, stream}));
 }
@@ -183,7 +196,8 @@ void launch_backward(const Plan& plan, const Tables& tables, const BackwardCall&
 void launch_perceive(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Target& target) {
   if (call.batch == 0) return;
   const DeviceGuard guard(target.device);
-  launch_perception(&Kernels::perceive, blocks_for(packets_of(plan, call.batch)), {plan, tables, call, nullptr}, target);
+  launch_perception(&Kernels::perceive, blocks_for(packets_of(plan, call.batch)), {plan, tables, call, nullptr},
+                    target);
 }
 
 void launch_perceive_adjoint(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Target& target) {

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "block.h"
-
 namespace cube {
 namespace {
 

@@ -1,10 +1,16 @@
-// Where a block keeps what it works on: sizes and places, decided on the host before a launch.
+// What a block of threads is, and where it keeps what it works on: decided on the host before a launch.
 #pragma once
 #include <cstdint>
 
 #include "../plan.h"
 
 namespace cube {
+
+constexpr int block_threads = 256;
+constexpr int warp_threads = 32;
+constexpr int block_warps = block_threads / warp_threads;
+// Of a backward pass: its scratch grows with them, and the order of its sums depends on them.
+constexpr int most_blocks = 512;
 
 constexpr int packet = 4;     // channels are padded with zeros to whole packets of numbers
 constexpr int fragment = 16;  // and the sides of matrices to whole fragments
@@ -41,28 +47,28 @@ struct Place {
 
 // All of a block's memory. What it does not use has no place.
 struct Layout {
-  int tile_rows;  // cells that go through the layers together
+  int tile_rows;                                                  // cells that go through the layers together
   int input_stride, activated_stride, slope_stride, head_stride;  // of the tile's rows, in numbers
 
-  Place state, next;       // [cells, stride] as stored
-  Place living;            // [cells]
-  Place flags;             // [tile_rows]
-  Place movement;          // of each warp
-  Place inputs;            // [tile_rows, inputs] as stored
-  Place activated;         // [tile_rows, hidden] as stored
-  Place heads;             // [tile_rows, heads], and the rate's gradients after them
-  Place weights;           // shared: a copy for this block; otherwise it reads the packed ones
+  Place state, next;  // [cells, stride] as stored
+  Place living;       // [cells]
+  Place flags;        // [tile_rows]
+  Place movement;     // of each warp
+  Place inputs;       // [tile_rows, inputs] as stored
+  Place activated;    // [tile_rows, hidden] as stored
+  Place heads;        // [tile_rows, heads], and the rate's gradients after them
+  Place weights;      // shared: a copy for this block; otherwise it reads the packed ones
 
   // Of the backward pass alone; gradients are float32.
-  Place slopes;              // [tile_rows, hidden], of the activation; then the hidden layer's gradient
-  Place gradient;            // [cells, stride], of the state
-  Place other_gradient;      // likewise, of the step before
-  Place percept_gradient;    // [cells, percepts]
-  Place drive_gradient;      // [cells, drive]
-  Place weight_gradient;     // WeightLayout::size
-  Place segment;             // states from a checkpoint to the next, [segment, cells, stride] as stored
-  Place segment_lives;       // [segment, cells]
-  Place result;              // in the scratch: what the block hands on, the weights' gradients
+  Place slopes;            // [tile_rows, hidden], of the activation; then the hidden layer's gradient
+  Place gradient;          // [cells, stride], of the state
+  Place other_gradient;    // likewise, of the step before
+  Place percept_gradient;  // [cells, percepts]
+  Place drive_gradient;    // [cells, drive]
+  Place weight_gradient;   // WeightLayout::size
+  Place segment;           // states from a checkpoint to the next, [segment, cells, stride] as stored
+  Place segment_lives;     // [segment, cells]
+  Place result;            // in the scratch: what the block hands on, the weights' gradients
 
   int64_t shared_bytes;
   int64_t slice_bytes;  // of the scratch, for each block

@@ -45,6 +45,7 @@ template <int width, class T>
 __device__ inline Values<width> load(const T* from) {
   const Packet<T, width> packet = *reinterpret_cast<const Packet<T, width>*>(from);
   Values<width> values;
+#pragma unroll
   for (int i = 0; i < width; ++i) values[i] = widened(packet.number[i]);
   return values;
 }
@@ -52,6 +53,7 @@ __device__ inline Values<width> load(const T* from) {
 template <int width, class T>
 __device__ inline void store(T* to, const Values<width>& values) {
   Packet<T, width> packet;
+#pragma unroll
   for (int i = 0; i < width; ++i) packet.number[i] = narrowed<T>(values[i]);
   *reinterpret_cast<Packet<T, width>*>(to) = packet;
 }
@@ -59,6 +61,7 @@ __device__ inline void store(T* to, const Values<width>& values) {
 // sums += a * b
 template <int width>
 __device__ inline void add_product(Values<width>& sums, const Values<width>& a, const Values<width>& b) {
+#pragma unroll
   for (int i = 0; i < width; ++i) sums[i] = fmaf(a[i], b[i], sums[i]);
 }
 

@@ -9,8 +9,8 @@ namespace {
 // Sums that one thread keeps in registers for as many filters at once.
 constexpr int filters_at_once = 4;
 
-// The percepts of channels c.. of a cell: put(vector, values) for each. A row of the state, and of the bank, has `stride`
-// channels.
+// The percepts of channels c.. of a cell: put(vector, values) for each. A row of the state, and of the bank, has
+// `stride` channels.
 template <int width, class T, class W, class Put>
 __device__ inline void perceive(const Plan& plan, const Tables& tables, const T* state, const W* bank, int stride,
                                 int cell, int c, Put&& put) {
@@ -54,6 +54,7 @@ __device__ inline Values<width> perceive_adjoint(const Plan& plan, const Tables&
       const G* from = percept_gradient + int64_t{tables.reader[i]} * vectors * stride + c;
       if (plan.filters == 0) {
         const Values<width> g = load<width>(from + o * stride);
+#pragma unroll
         for (int j = 0; j < width; ++j) sum[j] += g[j];
         continue;
       }
@@ -79,13 +80,15 @@ __device__ inline void add_bank_gradient(const Plan& plan, const Tables& tables,
 #pragma unroll
       for (int f = 0; f < filters_at_once; ++f) {
         if (first + f >= plan.filters) break;
-        add_product(sums[f], load<width>(percept_gradient + (int64_t{cell} * plan.filters + first + f) * stride + c), x);
+        add_product(sums[f], load<width>(percept_gradient + (int64_t{cell} * plan.filters + first + f) * stride + c),
+                    x);
       }
     }
 #pragma unroll
     for (int f = 0; f < filters_at_once; ++f) {
       if (first + f >= plan.filters) break;
       float* to = bank_gradient + ((first + f) * plan.offset_count + o) * stride + c;
+#pragma unroll
       for (int j = 0; j < width; ++j) to[j] += sums[f][j];
     }
   }

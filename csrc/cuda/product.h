@@ -19,8 +19,10 @@ struct RowMajor {
   __device__ float at(int row, int column) const { return widened(data[row * stride + column]); }
   __device__ Square square(int row, int column) const {
     Square square;
+#pragma unroll
     for (int i = 0; i < 4; ++i) {
       const Values<4> values = load<4>(data + (row + i) * stride + column);
+#pragma unroll
       for (int j = 0; j < 4; ++j) square.number[i][j] = values[j];
     }
     return square;
@@ -42,7 +44,9 @@ struct ColumnMajor {
   __device__ Square square(int row, int column) const {
     const Square from = transpose.square(column, row);
     Square square;
+#pragma unroll
     for (int i = 0; i < 4; ++i) {
+#pragma unroll
       for (int j = 0; j < 4; ++j) square.number[i][j] = from.number[j][i];
     }
     return square;
@@ -77,13 +81,16 @@ struct FmaProduct {
         const Square x = a.square(row, k), y = b.square(k, column);
 #pragma unroll
         for (int l = 0; l < 4; ++l) {
+#pragma unroll
           for (int i = 0; i < 4; ++i) {
+#pragma unroll
             for (int j = 0; j < 4; ++j) {
               sums.number[i][j] = fmaf(x.number[i][l], y.number[l][j], sums.number[i][j]);
             }
           }
         }
       }
+#pragma unroll
       for (int i = 0; i < 4; ++i) {
         put(row + i, column, Pair{{sums.number[i][0], sums.number[i][1]}});
         put(row + i, column + 2, Pair{{sums.number[i][2], sums.number[i][3]}});
@@ -95,6 +102,7 @@ struct FmaProduct {
 // Puts a warp's 16 × 16 sums.
 template <class Put>
 __device__ inline void put_sums(const Sums (&sums)[2], int row, int column, int lane, Put&& put) {
+#pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int r = row + lane / 4, c = column + 8 * half + lane % 4 * 2;
     put(r, c, Pair{{sums[half].number[0], sums[half].number[1]}});
@@ -112,6 +120,7 @@ struct Tf32Product {
       for (int k = 0; k < depth; k += 8) {
         const Left left{{tf32(a.at(row + g, k + t)), tf32(a.at(row + g + 8, k + t)), tf32(a.at(row + g, k + t + 4)),
                          tf32(a.at(row + g + 8, k + t + 4))}};
+#pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int c = column + 8 * half + g;
           multiply_tf32(sums[half], left, Right{{tf32(b.at(k + t, c)), tf32(b.at(k + t + 4, c))}});
@@ -134,6 +143,7 @@ struct PairProduct {
       for (int k = 0; k < depth; k += 16) {
         const Left left{{a.pair(row + g, k + t), a.pair(row + g + 8, k + t), a.pair(row + g, k + t + 8),
                          a.pair(row + g + 8, k + t + 8)}};
+#pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int c = column + 8 * half + g;
           multiply_pairs<T>(sums[half], left, Right{{b.pair(k + t, c), b.pair(k + t + 8, c)}});

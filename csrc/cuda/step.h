@@ -100,11 +100,11 @@ struct Sample {
   __device__ void for_each_place(Move&& move) const {
     const int channels = block.plan.channels, stride = block.widths.stride;
     if (channels == stride) {
-      for_each(block.cells * block.packets, [&](int i) { move(std::integral_constant<int, packet>{}, i * packet, i * packet); });
+      for_each(block.cells * block.packets,
+               [&](int i) { move(std::integral_constant<int, packet>{}, i * packet, i * packet); });
     } else {
-      for_each(block.cells * channels, [&](int i) {
-        move(std::integral_constant<int, 1>{}, i, i / channels * stride + i % channels);
-      });
+      for_each(block.cells * channels,
+               [&](int i) { move(std::integral_constant<int, 1>{}, i, i / channels * stride + i % channels); });
     }
   }
   // Padding becomes zero.
@@ -113,9 +113,8 @@ struct Sample {
     const T* sample = static_cast<const T*>(from) + start(slice);
     for_each_place([&](auto width, int i, int j) { store<width.value>(to + j, load<width.value>(sample + i)); });
     const int channels = block.plan.channels, padding = block.widths.stride - channels;
-    for_each(block.cells * padding, [&](int i) {
-      to[i / padding * block.widths.stride + channels + i % padding] = narrowed<N>(0);
-    });
+    for_each(block.cells * padding,
+             [&](int i) { to[i / padding * block.widths.stride + channels + i % padding] = narrowed<N>(0); });
   }
   template <class N>
   __device__ void write(const N* from, void* to, int64_t slice) const {
@@ -127,6 +126,7 @@ struct Sample {
     for_each_place([&](auto width, int i, int j) {
       Values<width.value> sum = load<width.value>(to + j);
       const auto more = load<width.value>(sample + i);
+#pragma unroll
       for (int k = 0; k < width.value; ++k) sum[k] += more[k];
       store<width.value>(to + j, sum);
     });
@@ -148,7 +148,8 @@ __device__ inline void stage_weights(const Block<T>& block) {
   constexpr int width = 16 / sizeof(T);
   const T* from = static_cast<const T*>(block.call.packed);
   T* to = block.template at<T>(block.layout.weights);
-  for_each(block.call.weights.size / width, [&](int i) { store<width>(to + i * width, load<width>(from + i * width)); });
+  for_each(block.call.weights.size / width,
+           [&](int i) { store<width>(to + i * width, load<width>(from + i * width)); });
 }
 
 __device__ inline ValueAndSlope<float> activate(Activation kind, float h) {
@@ -197,8 +198,8 @@ template <class T>
 __device__ inline void mark_cells(const Block<T>& block, const Moment& moment, const Tile& tile) {
   for_each(tile.count, [&](int row) {
     const int cell = tile.first + row;
-    block.flags[row] = (writable(moment, cell) ? may_be_written : 0) |
-                       (fires(block.plan, moment, cell) ? has_fired : 0);
+    block.flags[row] =
+        (writable(moment, cell) ? may_be_written : 0) | (fires(block.plan, moment, cell) ? has_fired : 0);
   });
 }
 
@@ -235,8 +236,7 @@ __device__ inline void fill_inputs(const Block<T>& block, const T* drive, const 
   for_each(rows * rest, [&](int i) {
     const int row = i / rest, u = i % rest;
     const bool is_drive = row < tile.count && u < block.plan.drive;
-    block.inputs[row * stride + at + u] =
-        is_drive ? drive[(tile.first + row) * block.plan.drive + u] : narrowed<T>(0);
+    block.inputs[row * stride + at + u] = is_drive ? drive[(tile.first + row) * block.plan.drive + u] : narrowed<T>(0);
   });
 }
 
@@ -258,6 +258,7 @@ __device__ inline void evaluate_heads(const Block<T>& block, const T* drive, con
                ColumnMajor<T>(weights.hidden_weight, block.call.weights.hidden_stride), layout.tile_rows, widths.hidden,
                widths.inputs, [&](int row, int column, const Pair& sums) {
                  Pair values, slope;
+#pragma unroll
                  for (int i = 0; i < 2; ++i) {
                    const float h = sums[i] + widened(weights.hidden_bias[column + i]);
                    const ValueAndSlope<float> a = activate(block.plan.activation, h);
@@ -271,6 +272,7 @@ __device__ inline void evaluate_heads(const Block<T>& block, const T* drive, con
   Product::run(RowMajor<T>{block.activated, layout.activated_stride},
                ColumnMajor<T>(weights.head_weight, block.call.weights.head_stride), layout.tile_rows, widths.heads,
                widths.hidden, [&](int row, int column, Pair sums) {
+#pragma unroll
                  for (int i = 0; i < 2; ++i) sums[i] += widened(weights.head_bias[column + i]);
                  store<2>(block.heads + row * layout.head_stride + column, sums);
                });
@@ -300,14 +302,17 @@ __device__ inline void update_tile(const Block<T>& block, const Tile& tile) {
     const float* head = block.heads + row * block.layout.head_stride + c;
     const Values<packet> x = load<packet>(block.state + cell * stride + c), delta = load<packet>(head);
     const Values<packet> gate = load<packet>(block.plan.update == Update::gated ? head + stride : head);
-    Values<packet> next = x;
-    for (int j = 0; j < packet && (flags & may_be_written); ++j) {
+    T* to = block.next + cell * stride + c;
+    if (!(flags & may_be_written)) return store<packet>(to, x);
+    Values<packet> next;
+#pragma unroll
+    for (int j = 0; j < packet; ++j) {
       const float y = !(flags & has_fired) ? x[j] : with_update(block.plan, [&](auto update, auto squash) {
         return updated<update.value, squash.value>(x[j], delta[j], gate[j], pace(block, c + j));
       });
       next[j] = accepted(block, x[j], y, cell, c + j);
     }
-    store<packet>(block.next + cell * stride + c, next);
+    store<packet>(to, next);
   });
 }
 
@@ -347,9 +352,8 @@ __device__ inline void advance(const Block<T>& block, const Sample<T>& sample, i
   const Moment moment = sample.moment(step);
   const bool can_die = plan.alive_channel >= 0;
   if (can_die && plan.alive_before) {
-    for_each(block.cells, [&](int cell) {
-      block.living[cell] = lives(plan, block.tables, block.state, block.widths.stride, cell);
-    });
+    for_each(block.cells,
+             [&](int cell) { block.living[cell] = lives(plan, block.tables, block.state, block.widths.stride, cell); });
   }
   for_each_tile(block, [&](const Tile& tile) {
     mark_cells(block, moment, tile);

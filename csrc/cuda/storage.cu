@@ -6,15 +6,25 @@ namespace {
 
 using T = CUBE_STORAGE_TYPE;
 
-// Where an element of the packed weights comes from: a tensor of RuleWeights and its index there, or nowhere.
+// The order of the tensors of RuleWeights.
+enum Tensor {
+  bank_tensor,
+  hidden_weight_tensor,
+  hidden_bias_tensor,
+  head_weight_tensor,
+  head_bias_tensor,
+  rate_tensor
+};
+
+// Where an element of the packed weights comes from: one of those tensors and its index there, or nowhere.
 struct Source {
-  int tensor;
+  Tensor tensor;
   int64_t index;  // negative: padding
 };
 
 __device__ inline Source source_of(const Plan& plan, const Widths& widths, const WeightLayout& at, int element) {
   const int channels = plan.channels, stride = widths.stride;
-  const auto channel_row = [&](int tensor, int i, int64_t rows) {
+  const auto channel_row = [&](Tensor tensor, int i, int64_t rows) {
     const int row = i / stride, c = i % stride;
     return Source{tensor, row < rows && c < channels ? int64_t{row} * channels + c : -1};
   };
@@ -24,23 +34,23 @@ __device__ inline Source source_of(const Plan& plan, const Widths& widths, const
     if (column >= vectors) return column - vectors < plan.drive ? vectors / stride * channels + column - vectors : -1;
     return column % stride < channels ? column / stride * channels + column % stride : -1;
   };
-  const auto matrix = [&](int tensor, int64_t row, int column, int64_t columns) {
+  const auto matrix = [&](Tensor tensor, int64_t row, int column, int64_t columns) {
     return Source{tensor, row >= 0 && column >= 0 && column < columns ? row * columns + column : -1};
   };
-  const auto head = [&](int row) { return channel_row(0, row, head_count(plan)).index; };
+  const auto head = [&](int row) { return channel_row(head_bias_tensor, row, head_count(plan)).index; };
   const auto hidden = [&](int row) { return row < plan.hidden ? row : -1; };
-  if (element >= at.rate) return channel_row(5, element - at.rate, 1);
-  if (element >= at.head_bias) return {4, head(element - at.head_bias)};
+  if (element >= at.rate) return channel_row(rate_tensor, element - at.rate, 1);
+  if (element >= at.head_bias) return {head_bias_tensor, head(element - at.head_bias)};
   if (element >= at.head_weight) {
     const int i = element - at.head_weight;
-    return matrix(3, head(i / at.head_stride), i % at.head_stride, plan.hidden);
+    return matrix(head_weight_tensor, head(i / at.head_stride), i % at.head_stride, plan.hidden);
   }
-  if (element >= at.hidden_bias) return {2, hidden(element - at.hidden_bias)};
+  if (element >= at.hidden_bias) return {hidden_bias_tensor, hidden(element - at.hidden_bias)};
   if (element >= at.hidden_weight) {
     const int i = element - at.hidden_weight;
-    return matrix(1, hidden(i / at.hidden_stride), input(i % at.hidden_stride), plan.inputs);
+    return matrix(hidden_weight_tensor, hidden(i / at.hidden_stride), input(i % at.hidden_stride), plan.inputs);
   }
-  return channel_row(0, element, int64_t{plan.filters} * plan.offset_count);
+  return channel_row(bank_tensor, element, int64_t{plan.filters} * plan.offset_count);
 }
 
 // Calls visit(i) for every i below `count`, each by one thread of the grid.
@@ -51,11 +61,9 @@ __device__ inline void for_each_of_grid(int64_t count, Visit&& visit) {
 }
 
 __global__ void __launch_bounds__(block_threads, 1) pack(const __grid_constant__ PackLaunch launch) {
-  const RuleWeights& w = launch.from;
-  const void* const tensors[] = {w.bank, w.hidden_weight, w.hidden_bias, w.head_weight, w.head_bias, w.rate};
   for_each_of_grid(launch.weights.size, [&](int64_t i) {
     const Source source = source_of(launch.plan, launch.widths, launch.weights, static_cast<int>(i));
-    const T* tensor = static_cast<const T*>(tensors[source.tensor]);
+    const T* tensor = static_cast<const T*>(launch.from[source.tensor]);
     static_cast<T*>(launch.to)[i] = tensor != nullptr && source.index >= 0 ? tensor[source.index] : narrowed<T>(0);
   });
 }
@@ -122,7 +130,8 @@ __global__ void __launch_bounds__(block_threads, 1) forward(const __grid_constan
 
 // Copies a state, padding and all.
 __device__ inline void copy_state(const Block<T>& block, const T* from, T* to) {
-  for_each(block.cells * block.packets, [&](int i) { store<packet>(to + i * packet, load<packet>(from + i * packet)); });
+  for_each(block.cells * block.packets,
+           [&](int i) { store<packet>(to + i * packet, load<packet>(from + i * packet)); });
 }
 
 __device__ inline void fill_zero(float* numbers, int count) {
@@ -204,9 +213,8 @@ __global__ void __launch_bounds__(block_threads, 1) backward(const __grid_consta
     __syncthreads();
     if (!schedule.shared_drive) {
       T* to = static_cast<T*>(call.drive_gradient) + index * block.cells * drive;
-      for_each(block.cells * drive, [&](int i) {
-        to[i] = narrowed<T>(gradients.drive[i / drive * block.widths.drive + i % drive]);
-      });
+      for_each(block.cells * drive,
+               [&](int i) { to[i] = narrowed<T>(gradients.drive[i / drive * block.widths.drive + i % drive]); });
     }
   }
   if (layout.weight_gradient.shared) {
@@ -219,8 +227,6 @@ __global__ void __launch_bounds__(block_threads, 1) collect(const __grid_constan
   const Common& common = launch.common;
   const Plan& plan = common.plan;
   const Widths& widths = common.widths;
-  const RuleGradients& to = launch.to;
-  void* const tensors[] = {to.bank, to.hidden_weight, to.hidden_bias, to.head_weight, to.head_bias, to.rate};
   // In the order of the blocks, which the batch alone decides.
   const auto sum = [&](const Place& place, int64_t element) {
     float sum = 0;
@@ -232,9 +238,9 @@ __global__ void __launch_bounds__(block_threads, 1) collect(const __grid_constan
   };
   for_each_of_grid(launch.gradients.size, [&](int64_t i) {
     const Source source = source_of(plan, widths, launch.gradients, static_cast<int>(i));
-    T* tensor = static_cast<T*>(tensors[source.tensor]);
+    T* tensor = static_cast<T*>(launch.to[source.tensor]);
     if (tensor == nullptr || source.index < 0) return;
-    const float scale = tensor == to.rate ? static_cast<float>(plan.fire_scale) : 1.0f;
+    const float scale = source.tensor == rate_tensor ? static_cast<float>(plan.fire_scale) : 1.0f;
     tensor[source.index] = narrowed<T>(sum(common.layout.result, i) * scale);
   });
   if (launch.shared_drive == nullptr) return;
@@ -255,7 +261,7 @@ __device__ inline void for_each_cell(const PerceptionLaunch& launch, Visit&& vis
 }
 
 template <int width>
-__global__ void __launch_bounds__(block_threads, 1) perceive_all(const __grid_constant__ PerceptionLaunch launch) {
+__global__ void __launch_bounds__(block_threads, 2) perceive_all(const __grid_constant__ PerceptionLaunch launch) {
   const Plan& plan = launch.plan;
   const int64_t channels = plan.channels, vectors = percept_count(plan);
   for_each_cell<width>(launch, [&](int64_t sample, int cell, int c) {
@@ -267,7 +273,7 @@ __global__ void __launch_bounds__(block_threads, 1) perceive_all(const __grid_co
 }
 
 template <int width>
-__global__ void __launch_bounds__(block_threads, 1) adjoint_all(const __grid_constant__ PerceptionLaunch launch) {
+__global__ void __launch_bounds__(block_threads, 2) adjoint_all(const __grid_constant__ PerceptionLaunch launch) {
   const Plan& plan = launch.plan;
   const int64_t channels = plan.channels, vectors = percept_count(plan);
   for_each_cell<width>(launch, [&](int64_t sample, int cell, int c) {
@@ -279,7 +285,7 @@ __global__ void __launch_bounds__(block_threads, 1) adjoint_all(const __grid_con
 }
 
 template <int width>
-__global__ void __launch_bounds__(block_threads, 1) bank_gradient(const __grid_constant__ PerceptionLaunch launch) {
+__global__ void __launch_bounds__(block_threads, 2) bank_gradient(const __grid_constant__ PerceptionLaunch launch) {
   const Plan& plan = launch.plan;
   const int64_t channels = plan.channels;
   const int across = plan.channels / width, size = plan.filters * plan.offset_count * plan.channels;

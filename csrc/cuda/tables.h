@@ -14,9 +14,9 @@ struct Tables {
   // reader[reader_start[cell + 1]].
   const int32_t* reader_start;  // [offsets, cells + 1]
   const int32_t* reader;
-  const int32_t* pool;         // [pool offsets, cells]: like `neighbor`, for life
-  const float* retention;      // [cells]; null for none
-  const uint8_t* may_change;   // [channels, padded with zeros to whole packets]
+  const int32_t* pool;        // [pool offsets, cells]: like `neighbor`, for life
+  const float* retention;     // [cells]; null for none
+  const uint8_t* may_change;  // [channels, padded with zeros to whole packets]
 };
 
 class TableMemory {

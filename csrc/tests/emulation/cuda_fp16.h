@@ -29,7 +29,8 @@ inline __half __float2half_rn(float value) {
   if (value != value) return {0x7fff};
   uint32_t half = 0x7c00;
   if (magnitude < 0x1p-14f) {
-    half = as_bits(magnitude + 0.5f) - as_bits(0.5f);  // a float from 0.5 on has steps of 2^-24, as has a subnormal half
+    half =
+        as_bits(magnitude + 0.5f) - as_bits(0.5f);  // a float from 0.5 on has steps of 2^-24, as has a subnormal half
   } else if (magnitude < 65520) {
     half = ((rest + 0xfff + ((rest >> 13) & 1)) >> 13) - (112 << 10);
   }

@@ -31,8 +31,8 @@ constexpr size_t stacks_start = largest_shared + red_zone;
 
 namespace cube {
 // The shared memory of the block that runs, and behind it the stacks of its threads.
-alignas(4096) uint4 block_memory[(emulation::stacks_start + emulation::most_threads * emulation::stack_bytes) /
-                                 sizeof(uint4)];
+alignas(4096) uint4
+    block_memory[(emulation::stacks_start + emulation::most_threads * emulation::stack_bytes) / sizeof(uint4)];
 }  // namespace cube
 
 namespace emulation {
@@ -105,15 +105,14 @@ void* scheduler_identity;
 char barriers[1024 * (most_threads / warp_threads + 1)];
 
 char* barrier_of(unsigned which) { return barriers + the_block % 1024 * (most_threads / warp_threads + 1) + which; }
-void leave_scheduler(Fiber& fiber, void**) {
-  __tsan_switch_to_fiber(fiber.identity, __tsan_switch_to_fiber_no_sync);
-}
+void leave_scheduler(Fiber& fiber, void**) { __tsan_switch_to_fiber(fiber.identity, __tsan_switch_to_fiber_no_sync); }
 void back_in_scheduler(void*) {}
 void enter_fiber() {}
 void leave_fiber(Fiber&) { __tsan_switch_to_fiber(scheduler_identity, __tsan_switch_to_fiber_no_sync); }
 void back_in_fiber(Fiber&) {}
 void begin_launch(size_t threads) {
-  static const bool once = (__tsan_java_init(reinterpret_cast<unsigned long>(memory()), sizeof cube::block_memory), true);
+  static const bool once =
+      (__tsan_java_init(reinterpret_cast<unsigned long>(memory()), sizeof cube::block_memory), true);
   static_cast<void>(once);
   // A launch comes after what its caller and earlier launches did: those that run now are new threads.
   for (void* identity : identities) __tsan_destroy_fiber(identity);
