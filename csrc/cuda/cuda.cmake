@@ -12,7 +12,7 @@ endif()
 find_package(CUDAToolkit REQUIRED)
 include(${CMAKE_CURRENT_LIST_DIR}/sources.cmake)
 
-set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --expt-relaxed-constexpr")
+set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --expt-relaxed-constexpr -compress-mode=size")
 pybind11_add_module(_cuda MODULE ${CMAKE_CURRENT_LIST_DIR}/bind.cpp plan_memory.cpp ${cuda_host_sources})
 add_cuda_kernels(_cuda)
 string(REPLACE ";" ", " architectures "${CMAKE_CUDA_ARCHITECTURES}")

@@ -30,42 +30,36 @@ template <class T>
 __device__ inline void update_gradient(const Block<T>& block, const Tile& tile, const Gradients& gradients) {
   const Plan& plan = block.plan;
   const int stride = block.widths.stride;
-  const bool can_die = plan.alive_channel >= 0;
-  for_each(block.layout.tile_rows * block.packets, [&](int i) {
-    const int row = i / block.packets, c = i % block.packets * packet, cell = tile.first + row;
-    const uint8_t flags = row < tile.count ? block.flags[row] : 0;
+  const bool gated = plan.update == Update::gated;
+  for_each(block.layout.tile_rows * stride, [&](int i) {
+    const int row = i / stride, c = i % stride, cell = tile.first + row;
     float* head = block.heads + row * block.layout.head_stride + c;
-    float* second = plan.update == Update::gated ? head + stride : head;
-    Values<packet> delta_gradient{}, gate_gradient{}, rate_gradient{};
+    UpdateGradient<float> d{};
     if (row < tile.count) {
-      const Values<packet> g = load<packet>(gradients.next + cell * stride + c), delta = load<packet>(head);
-      const Values<packet> gate = load<packet>(second), x = load<packet>(block.state + cell * stride + c);
-      const bool dead = can_die && !block.living[cell];
-      Values<packet> state_gradient = g;
-#pragma unroll
-      for (int j = 0; j < packet; ++j) {
-        if (!(flags & may_be_written)) continue;
-        const float kept = block.tables.may_change[c + j] ? 0 : g[j];
-        if (!(flags & has_fired)) {
-          state_gradient[j] = kept + (dead ? 0 : accepted_gradient(block, x[j], g[j], cell, c + j));
-          continue;
+      const int place = cell * stride + c;
+      const uint8_t flags = block.flags[row];
+      const float x = widened(block.state[place]), g = gradients.next[place];
+      const bool dead = plan.alive_channel >= 0 && !block.living[cell];
+      float state = g;
+      if (flags & may_be_written) {
+        const auto through = [&](float y) { return dead ? 0.0f : accepted_gradient(block, y, g, cell, c); };
+        if (flags & has_fired) {
+          const float delta = *head, gate = gated ? head[stride] : 0, p = pace(block, c);
+          d = with_update(plan, [&](auto update, auto squash) {
+            const float y = updated<update.value, squash.value>(x, delta, gate, p);
+            return updated_gradient<update.value, squash.value>(x, delta, gate, p, through(y));
+          });
+          state = d.state;
+        } else {
+          state = through(x);
         }
-        const float p = pace(block, c + j);
-        const auto d = with_update(plan, [&](auto update, auto squash) {
-          const float y = updated<update.value, squash.value>(x[j], delta[j], gate[j], p);
-          const float through = dead ? 0 : accepted_gradient(block, y, g[j], cell, c + j);
-          return updated_gradient<update.value, squash.value>(x[j], delta[j], gate[j], p, through);
-        });
-        state_gradient[j] = kept + d.state;
-        delta_gradient[j] = d.delta;
-        gate_gradient[j] = d.gate;
-        rate_gradient[j] = d.pace;
+        if (!block.tables.may_change[c]) state += g;
       }
-      store<packet>(gradients.state + cell * stride + c, state_gradient);
+      gradients.state[place] = state;
     }
-    store<packet>(second, gate_gradient);
-    store<packet>(head, delta_gradient);  // the only one where there is no gate
-    if (plan.update == Update::leaky) store<packet>(head + block.widths.heads, rate_gradient);
+    *head = d.delta;
+    if (gated) head[stride] = d.gate;
+    if (plan.update == Update::leaky) head[block.widths.heads] = d.pace;
   });
 }
 

@@ -296,23 +296,19 @@ __device__ inline float accepted(const Block<T>& block, float x, float y, int ce
 template <class T>
 __device__ inline void update_tile(const Block<T>& block, const Tile& tile) {
   const int stride = block.widths.stride;
-  for_each(tile.count * block.packets, [&](int i) {
-    const int row = i / block.packets, c = i % block.packets * packet, cell = tile.first + row;
-    const uint8_t flags = block.flags[row];
+  for_each(tile.count * stride, [&](int i) {
+    const int row = i / stride, c = i % stride, cell = tile.first + row;
     const float* head = block.heads + row * block.layout.head_stride + c;
-    const Values<packet> x = load<packet>(block.state + cell * stride + c), delta = load<packet>(head);
-    const Values<packet> gate = load<packet>(block.plan.update == Update::gated ? head + stride : head);
-    T* to = block.next + cell * stride + c;
-    if (!(flags & may_be_written)) return store<packet>(to, x);
-    Values<packet> next;
-#pragma unroll
-    for (int j = 0; j < packet; ++j) {
-      const float y = !(flags & has_fired) ? x[j] : with_update(block.plan, [&](auto update, auto squash) {
-        return updated<update.value, squash.value>(x[j], delta[j], gate[j], pace(block, c + j));
+    const float x = widened(block.state[cell * stride + c]);
+    float y = x;
+    if (block.flags[row] & has_fired) {
+      const float delta = *head, gate = block.plan.update == Update::gated ? head[stride] : 0;
+      y = with_update(block.plan, [&](auto update, auto squash) {
+        return updated<update.value, squash.value>(x, delta, gate, pace(block, c));
       });
-      next[j] = accepted(block, x[j], y, cell, c + j);
     }
-    store<packet>(to, next);
+    const bool may_change = block.flags[row] & may_be_written;
+    block.next[cell * stride + c] = narrowed<T>(may_change ? accepted(block, x, y, cell, c) : x);
   });
 }
 
