@@ -61,10 +61,8 @@ class Case:
 
     @property
     def rule(self) -> Rule:
-        if self.heat:  # relus that carry p and -p, so that the new state is p itself
-            return Rule(
-                own_state=False, hidden=2 * self.channels, activation="relu", update="replace", squash="identity"
-            )
+        if self.heat:
+            return Rule(own_state=False, hidden=0, update="replace", squash="identity")
         return Rule(filters=self.filters, hidden=128, activation="relu", step_size=0.1)
 
     @property
@@ -113,12 +111,9 @@ class Case:
         lattice, rule = self.lattice, self.rule
         x = draw(self.batch, *lattice.shape, lattice.channels)
         if self.heat:
-            eye = torch.eye(self.channels)
             filters = torch.full((1, len(lattice.offsets), self.channels), 0.1)
             filters[:, 0] = 0.4  # offsets begin with the cell itself
-            zeros = torch.zeros(rule.hidden)
-            weights = (torch.cat([eye, -eye]), zeros, torch.cat([eye, -eye], dim=1), zeros[: self.channels])
-            parameters = RuleParameters(filters, *weights)
+            parameters = RuleParameters(filters)
         else:
             shapes = bind(lattice, rule).parameter_shapes
             drawn = {n: draw(*shape, fan_in=shape[1] if len(shape) > 1 else 4) for n, shape in shapes.items()}

@@ -28,7 +28,7 @@ def measured() -> dict[str, Callable[[], object]]:
     tensors = [p for p in trained if p is not None]
     x_trained, cotangent = x.clone().requires_grad_(), torch.ones_like(x)
 
-    plan, weights = native.plan(automaton), automaton.step_weights(plain)
+    plan, weights = native.plan(automaton), automaton.step_weights(plain, x)
     schedule, result = (
         native._schedule(x.dtype, 1, False, False, Schedule(1, 1, 0, 0, -1.0), (1, 100)),
         torch.empty_like(x),

@@ -45,7 +45,7 @@ struct Plan {
   bool own_state;   // the cell's own state is an input of the hidden layer
   int32_t drive;    // channels of the drive; 0 for none
   int32_t inputs;   // width of the hidden layer's input
-  int32_t hidden;
+  int32_t hidden;   // 0: the percepts are the heads
   Activation activation;
   Squash squash;
   Update update;

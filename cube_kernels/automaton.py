@@ -18,10 +18,10 @@ class StepWeights(NamedTuple):
     into the share of the way that a leaky cell goes in a step."""
 
     bank: Tensor | None  # [P, offsets, C]
-    hidden_weight: Tensor  # [hidden, inputs]
-    hidden_bias: Tensor  # [hidden]
-    head_weight: Tensor  # [heads·C, hidden]
-    head_bias: Tensor  # [heads·C]
+    hidden_weight: Tensor | None  # [hidden, inputs]
+    hidden_bias: Tensor | None  # [hidden]
+    head_weight: Tensor | None  # [heads·C, hidden]
+    head_bias: Tensor | None  # [heads·C]
     rate: Tensor | None  # [C]
 
 
@@ -47,20 +47,20 @@ class Automaton:
         shapes: dict[str, tuple[int, ...]] = {}
         if rule.perception == "depthwise" and rule.filters:
             shapes["filters"] = (rule.filters, len(lattice.offsets), channels)
-        shapes["hidden_weight"] = (rule.hidden, self.inputs)
-        shapes["hidden_bias"] = (rule.hidden,)
-        shapes["head_weight"] = (rule.heads * channels, rule.hidden)
-        shapes["head_bias"] = (rule.heads * channels,)
+        if rule.hidden:
+            shapes["hidden_weight"] = (rule.hidden, self.inputs)
+            shapes["hidden_bias"] = (rule.hidden,)
+            shapes["head_weight"] = (rule.heads * channels, rule.hidden)
+            shapes["head_bias"] = (rule.heads * channels,)
         if rule.update == "leaky":
             shapes["log_time_constant"] = (channels,)
         self.parameter_shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
         self.expected = tuple(self.parameter_shapes.get(name) for name in RuleParameters._fields)
 
-    def step_weights(self, parameters: RuleParameters) -> StepWeights:
-        """Differentiable in the parameters."""
+    def step_weights(self, parameters: RuleParameters, like: Tensor) -> StepWeights:
+        """On the device and in the dtype of ``like``; differentiable in the parameters."""
         rule, bank = self.rule, parameters.filters
         if rule.fixed_filters:
-            like = parameters.hidden_weight
             fixed = filter_bank(rule.fixed_filters, self.lattice, device=like.device, dtype=like.dtype)
             bank = fixed if bank is None else torch.cat([fixed, bank])
         log_tau = parameters.log_time_constant

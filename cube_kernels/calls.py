@@ -60,9 +60,9 @@ def rollout(
     narrow = _autocast_dtype(x)
     if narrow is not None:
         x, drive, *rest = (None if t is None else t.to(narrow) for t in (x, drive, *parameters))  # type: ignore[assignment]
-        parameters = RuleParameters(*rest)  # type: ignore[arg-type]
+        parameters = RuleParameters(*rest)
     check_call(x, parameters, bound, drive, write_mask)
-    weights = bound.step_weights(parameters)
+    weights = bound.step_weights(parameters, x)
     chosen = dispatch.choose(backend, lattice, rule, x.dtype, x.device)
     if chosen is reference:
         return reference.rollout(x, weights, bound, schedule, drive, write_mask)

@@ -22,9 +22,9 @@ _library = torch.library.Library("cube_kernels", "FRAGMENT")
 _library.define("absorb(Tensor x, str lattice) -> Tensor")
 _library.define("perceive(Tensor x, Tensor? filters, str lattice, str backend) -> Tensor")
 _library.define(
-    "rollout(Tensor x, Tensor? filters, Tensor hidden_weight, Tensor hidden_bias, Tensor head_weight, "
-    "Tensor head_bias, Tensor? log_time_constant, Tensor? drive, Tensor? write_mask, str lattice, str rule, int steps, "
-    "SymInt? seed, int? checkpoint_every, int? trajectory_every, float? tolerance, str backend) "
+    "rollout(Tensor x, Tensor? filters, Tensor? hidden_weight, Tensor? hidden_bias, Tensor? head_weight, "
+    "Tensor? head_bias, Tensor? log_time_constant, Tensor? drive, Tensor? write_mask, str lattice, str rule, "
+    "int steps, SymInt? seed, int? checkpoint_every, int? trajectory_every, float? tolerance, str backend) "
     "-> (Tensor, Tensor, Tensor)"
 )
 
@@ -83,10 +83,10 @@ def _perceive(x: Tensor, filters: Tensor | None, lattice: str, backend: str) -> 
 def _rollout(
     x: Tensor,
     filters: Tensor | None,
-    hidden_weight: Tensor,
-    hidden_bias: Tensor,
-    head_weight: Tensor,
-    head_bias: Tensor,
+    hidden_weight: Tensor | None,
+    hidden_bias: Tensor | None,
+    head_weight: Tensor | None,
+    head_bias: Tensor | None,
     log_time_constant: Tensor | None,
     drive: Tensor | None,
     write_mask: Tensor | None,

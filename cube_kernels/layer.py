@@ -58,15 +58,17 @@ class CubeLayer(nn.Module):
         parameters = self.rule_parameters
         if parameters.filters is not None:
             nn.init.normal_(parameters.filters, std=len(self.lattice.offsets) ** -0.5)
-        bound = parameters.hidden_weight.shape[1] ** -0.5
-        nn.init.uniform_(parameters.hidden_weight, -bound, bound)
-        nn.init.uniform_(parameters.hidden_bias, -bound, bound)
-        nn.init.normal_(
-            parameters.head_weight, std=0.02 if self.rule.update in ("residual", "gated") else self.rule.hidden**-0.5
-        )
-        nn.init.zeros_(parameters.head_bias)
-        if self.rule.update == "gated":
-            nn.init.constant_(parameters.head_bias[self.lattice.channels :], -2.0)
+        _, hidden_weight, hidden_bias, head_weight, head_bias, _ = parameters
+        if hidden_weight is not None and hidden_bias is not None:
+            bound = hidden_weight.shape[1] ** -0.5
+            nn.init.uniform_(hidden_weight, -bound, bound)
+            nn.init.uniform_(hidden_bias, -bound, bound)
+        if head_weight is not None and head_bias is not None:
+            small = self.rule.update in ("residual", "gated")
+            nn.init.normal_(head_weight, std=0.02 if small else self.rule.hidden**-0.5)
+            nn.init.zeros_(head_bias)
+            if self.rule.update == "gated":
+                nn.init.constant_(head_bias[self.lattice.channels :], -2.0)
         if parameters.log_time_constant is not None:
             nn.init.zeros_(parameters.log_time_constant)
 

@@ -31,7 +31,7 @@ from cube_kernels.rule import Rule
 from cube_kernels.schedule import Rollout, Schedule
 
 _INPUTS = (
-    "Tensor x, Tensor? bank, Tensor hidden_weight, Tensor hidden_bias, Tensor head_weight, Tensor head_bias, "
+    "Tensor x, Tensor? bank, Tensor? hidden_weight, Tensor? hidden_bias, Tensor? head_weight, Tensor? head_bias, "
     "Tensor? rate, Tensor? drive, Tensor? write_mask"
 )
 _CALL = (

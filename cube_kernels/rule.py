@@ -25,11 +25,11 @@ ALIVE_WHEN = ("before", "after", "both")
 class RuleParameters(NamedTuple):
     """The tensors of a rule, shared by all cells. Shapes: :meth:`Automaton.parameter_shapes`."""
 
-    filters: Tensor | None
-    hidden_weight: Tensor
-    hidden_bias: Tensor
-    head_weight: Tensor
-    head_bias: Tensor
+    filters: Tensor | None = None
+    hidden_weight: Tensor | None = None
+    hidden_bias: Tensor | None = None
+    head_weight: Tensor | None = None
+    head_bias: Tensor | None = None
     log_time_constant: Tensor | None = None
 
 
@@ -89,7 +89,9 @@ class Rule(Value):
             ``"sobel_h"``, ``"sobel_w"``, ``"laplacian"``.
         own_state: whether the cell's own state is part of the input.
         drive: channels ``U`` of a drive ``u`` held constant over the steps; 0 for none.
-        hidden: width of the hidden layer.
+        hidden: width of the hidden layer. 0 for a bare stencil, without layers: the first percept of a channel is its
+            ``Δ``, the second its ``g``. That takes depthwise perception with as many filters, and neither own state
+            nor drive.
         activation: φ, one of ``"relu"``, ``"gelu"`` (tanh form), ``"silu"``, ``"tanh"``.
         update: ``"residual"``, ``"replace"``, ``"gated"`` or ``"leaky"``.
         squash: ψ, ``"identity"`` or ``"tanh"``; None takes identity for residual and tanh for the others.
@@ -135,11 +137,17 @@ class Rule(Value):
         for name in self.fixed_filters:
             check_choice("Rule", "fixed_filters", name, FILTERS)
         check_positive("Rule", "filters", self.filters, least=0 if self.fixed_filters else 1)
-        check_positive("Rule", "hidden", self.hidden)
+        check_positive("Rule", "hidden", self.hidden, least=0)
         check_positive("Rule", "drive", self.drive, least=0)
         if self.perception == "gather" and (self.filters != 1 or self.fixed_filters):
             given = f"fixed_filters is {self.fixed_filters}" if self.fixed_filters else f"filters is {self.filters}"
             raise ValueError(f"Rule: {given}, but perception 'gather' has no filters")
+        if self.hidden == 0 and (self.bank != self.heads or self.own_state or self.drive):
+            raise ValueError(
+                f"Rule: hidden is 0, but perception is {self.perception!r} with {self.bank} filters, own_state is "
+                f"{self.own_state} and drive is {self.drive}; a bare stencil takes 'depthwise' with {self.heads} for "
+                f"update {self.update!r}, own_state=False and drive=0"
+            )
         if self.update not in ("residual", "leaky") and self.step_size != 1.0:
             raise ValueError(f"Rule: step_size is {self.step_size}, but update {self.update!r} has no step size")
         check_range("Rule", "step_size", self.step_size, -math.inf, math.inf)

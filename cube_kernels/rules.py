@@ -74,7 +74,7 @@ def growing_nca(
         alive=Alive(channel=3, threshold=0.1),
     )
     layer = CubeLayer(Lattice(shape, channels, _surroundings(shape)), rule, steps)
-    nn.init.zeros_(layer.rule_parameters.head_weight)
+    nn.init.zeros_(layer.head_weight)  # type: ignore[arg-type]
     return layer
 
 
@@ -156,22 +156,10 @@ def heat(
             "take a smaller time_step, and more steps"
         )
     along = tuple(o for o in space.offsets if all(size > 1 or not s for size, s in zip(space.shape, o, strict=True)))
-    eye = torch.eye(channels)
     return _constant(
         Lattice(shape, channels, along, boundary=boundary),
-        Rule(
-            filters=0,
-            fixed_filters=("laplacian",),
-            own_state=False,
-            hidden=2 * channels,
-            activation="silu",  # silu(p) - silu(-p) is p, and its derivative is 1 at zero too, where relus have none
-            step_size=share,
-        ),
+        Rule(filters=0, fixed_filters=("laplacian",), own_state=False, hidden=0, step_size=share),
         steps,
-        hidden_weight=torch.cat([eye, -eye]),
-        hidden_bias=torch.zeros(2 * channels),
-        head_weight=torch.cat([eye, -eye], dim=1),
-        head_bias=torch.zeros(channels),
     )
 
 

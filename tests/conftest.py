@@ -46,6 +46,18 @@ def threads(monkeypatch: pytest.MonkeyPatch):
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def instruction_set(monkeypatch: pytest.MonkeyPatch):
+    """Has the native backend read CUBE_KERNELS_ISA again, set to its argument."""
+
+    def choose(isa: str) -> None:
+        monkeypatch.setenv(native.ISA_VARIABLE, isa)
+        native.isa.cache_clear()
+
+    yield choose
+    native.isa.cache_clear()
+
+
 def native_isas() -> list[str]:
     module, _ = native.extension()
     return module.supported_isas() if module is not None else []

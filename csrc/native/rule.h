@@ -51,25 +51,7 @@ struct PackedWeights {
         narrow_to_heads(bf16 ? layout.hidden * layout.heads : 0) {
     decode_rows<T>(storage, weights.bank, static_cast<int64_t>(plan.filters) * plan.offset_count, plan.channels, bank,
                    layout.stride);
-    decode<T>(storage, weights.hidden_bias, plan.hidden, hidden_bias);
-    const Buffer<T> row(larger(plan.inputs, plan.hidden));
-    for (int64_t h = 0; h < plan.hidden; ++h) {
-      decode<T>(storage, element(storage, weights.hidden_weight, h * plan.inputs), plan.inputs, row);
-      for (int64_t i = 0; i < plan.inputs; ++i) {
-        const int64_t column = padded_input(plan, layout, i);
-        to_hidden[column * layout.hidden + h] = row[i];
-        if (backward) from_hidden[h * layout.inputs + column] = row[i];
-      }
-    }
-    for (int64_t n = 0; n < head_count(plan) * plan.channels; ++n) {
-      const int64_t column = padded_head(plan, layout, n);
-      decode<T>(storage, element(storage, weights.head_bias, n), 1, head_bias + column);
-      decode<T>(storage, element(storage, weights.head_weight, n * plan.hidden), plan.hidden, row);
-      for (int64_t h = 0; h < plan.hidden; ++h) {
-        to_heads[h * layout.heads + column] = row[h];
-        if (backward) from_heads[column * layout.hidden + h] = row[h];
-      }
-    }
+    if (plan.hidden > 0) pack_layers(plan, layout, storage, weights, backward);
     if (bf16) {
       interleave(to_hidden, layout.inputs, layout.hidden, narrow_to_hidden);
       interleave(to_heads, plan.hidden, layout.heads, narrow_to_heads);
@@ -94,6 +76,29 @@ struct PackedWeights {
   Buffer<uint16_t> narrow_to_hidden, narrow_to_heads;
 
  private:
+  void pack_layers(const Plan& plan, const Layout<T>& layout, Storage storage, const RuleWeights& weights,
+                   bool backward) {
+    decode<T>(storage, weights.hidden_bias, plan.hidden, hidden_bias);
+    const Buffer<T> row(larger(plan.inputs, plan.hidden));
+    for (int64_t h = 0; h < plan.hidden; ++h) {
+      decode<T>(storage, element(storage, weights.hidden_weight, h * plan.inputs), plan.inputs, row);
+      for (int64_t i = 0; i < plan.inputs; ++i) {
+        const int64_t column = padded_input(plan, layout, i);
+        to_hidden[column * layout.hidden + h] = row[i];
+        if (backward) from_hidden[h * layout.inputs + column] = row[i];
+      }
+    }
+    for (int64_t n = 0; n < head_count(plan) * plan.channels; ++n) {
+      const int64_t column = padded_head(plan, layout, n);
+      decode<T>(storage, element(storage, weights.head_bias, n), 1, head_bias + column);
+      decode<T>(storage, element(storage, weights.head_weight, n * plan.hidden), plan.hidden, row);
+      for (int64_t h = 0; h < plan.hidden; ++h) {
+        to_heads[h * layout.heads + column] = row[h];
+        if (backward) from_heads[column * layout.hidden + h] = row[h];
+      }
+    }
+  }
+
   static void interleave(const T* from, int64_t rows, int64_t columns, uint16_t* to) {
     const Buffer<uint16_t> row(columns);
     for (int64_t k = 0; k < rows; ++k) {
@@ -124,10 +129,8 @@ struct GradientLayout {
 };
 
 template <class T>
-void store_gradients(const Plan& plan, const Layout<T>& layout, const GradientLayout<T>& at, Storage storage,
-                     const T* total, const RuleGradients& gradients) {
-  encode_rows<T>(storage, total + at.bank, static_cast<int64_t>(plan.filters) * plan.offset_count, plan.channels,
-                 gradients.bank, layout.stride);
+void store_layers(const Plan& plan, const Layout<T>& layout, const GradientLayout<T>& at, Storage storage,
+                  const T* total, const RuleGradients& gradients) {
   encode<T>(storage, total + at.hidden_bias, plan.hidden, gradients.hidden_bias);
   const Buffer<T> row(plan.inputs);
   for (int64_t h = 0; h < plan.hidden; ++h) {
@@ -142,6 +145,14 @@ void store_gradients(const Plan& plan, const Layout<T>& layout, const GradientLa
     encode<T>(storage, total + at.head_weight + from * layout.hidden, plan.hidden,
               element(storage, gradients.head_weight, n * plan.hidden));
   }
+}
+
+template <class T>
+void store_gradients(const Plan& plan, const Layout<T>& layout, const GradientLayout<T>& at, Storage storage,
+                     const T* total, const RuleGradients& gradients) {
+  encode_rows<T>(storage, total + at.bank, static_cast<int64_t>(plan.filters) * plan.offset_count, plan.channels,
+                 gradients.bank, layout.stride);
+  if (plan.hidden > 0) store_layers(plan, layout, at, storage, total, gradients);
   if (gradients.rate != nullptr) {
     const Buffer<T> rate(layout.stride);
     for (int64_t c = 0; c < plan.channels; ++c) rate[c] = total[at.pace + c] * static_cast<T>(plan.fire_scale);

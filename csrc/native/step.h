@@ -117,12 +117,16 @@ void with_update(const Plan& plan, Body&& body) {
   }
 }
 
-// The hidden layer of the listed cells, before its activation, and its input.
+// The hidden layer of the listed cells, before its activation, and its input; for a bare stencil the heads.
 template <class T>
 void evaluate_hidden(const Task<T>& task, const T* state, const T* drive, const int64_t* cells, int64_t count,
                      const Scratch<T>& scratch, const Rows<T>& rows) {
   const Plan& plan = task.plan;
   const Layout<T>& layout = task.layout;
+  if (plan.hidden == 0) {
+    return perceive<T>(plan, state, layout.stride, task.weights.bank, cells, count, scratch.neighbors, rows.heads,
+                       layout.heads);
+  }
   for (int64_t i = 0; i < count; ++i) {
     T* to = rows.inputs + i * layout.inputs;
     if (plan.own_state) std::memcpy(to, state + cells[i] * layout.stride, layout.stride * sizeof(T));
@@ -237,8 +241,10 @@ void propose(const Task<T>& task, const Moment& moment, const T* state, const T*
     const int64_t rows = smaller(block_cells, count - first);
     const Rows<T> block = rows_at(first);
     evaluate_hidden(task, state, drive, cells + first, rows, scratch, block);
-    activate_all<T, false>(plan, task.storage, block.hidden, scratch.activated, nullptr, rows * task.layout.hidden);
-    evaluate_heads(task, rows, scratch, block.heads);
+    if (plan.hidden > 0) {
+      activate_all<T, false>(plan, task.storage, block.hidden, scratch.activated, nullptr, rows * task.layout.hidden);
+      evaluate_heads(task, rows, scratch, block.heads);
+    }
     with_update(plan, [&](auto update, auto squash) {
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t cell = cells[first + i];
@@ -295,6 +301,29 @@ struct StepGradients {
   T* partial;     // weight gradients of this part of the problem, added to
 };
 
+// The gradient of the layers' inputs and weights from that of the heads.
+template <class T>
+void layers_gradient(const Task<T>& task, const T* inputs, int64_t rows, const Scratch<T>& scratch,
+                     const GradientLayout<T>& at, T* partial) {
+  const Plan& plan = task.plan;
+  const Layout<T>& layout = task.layout;
+  product<T>(scratch.head_gradient, 1, layout.heads, scratch.activated, layout.hidden, partial + at.head_weight,
+             layout.hidden, layout.heads, layout.hidden, rows, Start::sum);
+  add_column_sums<T>(scratch.head_gradient, rows, layout.heads, partial + at.head_bias);
+
+  product<T>(scratch.head_gradient, layout.heads, 1, task.weights.from_heads, layout.hidden, scratch.hidden_gradient,
+             layout.hidden, rows, layout.hidden, layout.heads, Start::zero);
+  for (int64_t i = 0; i < rows * layout.hidden; i += lanes<T>) {
+    store(scratch.hidden_gradient + i, load(scratch.hidden_gradient + i) * load(scratch.slopes + i));
+  }
+  product<T>(scratch.hidden_gradient, 1, layout.hidden, inputs, layout.inputs, partial + at.hidden_weight,
+             layout.inputs, plan.hidden, layout.inputs, rows, Start::sum);
+  add_column_sums<T>(scratch.hidden_gradient, rows, layout.hidden, partial + at.hidden_bias);
+
+  product<T>(scratch.hidden_gradient, layout.hidden, 1, task.weights.from_hidden, layout.inputs, scratch.input_gradient,
+             layout.inputs, rows, layout.inputs, plan.hidden, Start::zero);
+}
+
 // The backward pass of one step of the range's cells, up to the adjoint of perception, which needs the percept
 // gradients of all cells. `kept(i)` gives the rows that `propose` left for list place i, or null inputs where they
 // are to be computed again.
@@ -331,8 +360,10 @@ void propose_gradient(const Task<T>& task, const Moment& moment, const T* state,
       block = scratch.rows();
       evaluate_hidden(task, state, drive, cells + first, rows, scratch, block);
     }
-    activate_all<T, true>(plan, task.storage, block.hidden, scratch.activated, scratch.slopes, rows * layout.hidden);
-    if (again && needs_heads) evaluate_heads(task, rows, scratch, block.heads);
+    if (plan.hidden > 0) {
+      activate_all<T, true>(plan, task.storage, block.hidden, scratch.activated, scratch.slopes, rows * layout.hidden);
+      if (again && needs_heads) evaluate_heads(task, rows, scratch, block.heads);
+    }
 
     with_update(plan, [&](auto update, auto squash) {
       for (int64_t c = 0; c < stride; c += lanes<T>) {
@@ -358,24 +389,14 @@ void propose_gradient(const Task<T>& task, const Moment& moment, const T* state,
       }
     });
 
-    product<T>(scratch.head_gradient, 1, heads, scratch.activated, layout.hidden, gradient.partial + at.head_weight,
-               layout.hidden, heads, layout.hidden, rows, Start::sum);
-    add_column_sums<T>(scratch.head_gradient, rows, heads, gradient.partial + at.head_bias);
-
-    product<T>(scratch.head_gradient, heads, 1, task.weights.from_heads, layout.hidden, scratch.hidden_gradient,
-               layout.hidden, rows, layout.hidden, heads, Start::zero);
-    for (int64_t i = 0; i < rows * layout.hidden; i += lanes<T>) {
-      store(scratch.hidden_gradient + i, load(scratch.hidden_gradient + i) * load(scratch.slopes + i));
+    const T* input_gradient = scratch.head_gradient;
+    if (plan.hidden > 0) {
+      layers_gradient(task, block.inputs, rows, scratch, at, gradient.partial);
+      input_gradient = scratch.input_gradient;
     }
-    product<T>(scratch.hidden_gradient, 1, layout.hidden, block.inputs, layout.inputs,
-               gradient.partial + at.hidden_weight, layout.inputs, plan.hidden, layout.inputs, rows, Start::sum);
-    add_column_sums<T>(scratch.hidden_gradient, rows, layout.hidden, gradient.partial + at.hidden_bias);
-
-    product<T>(scratch.hidden_gradient, layout.hidden, 1, task.weights.from_hidden, layout.inputs,
-               scratch.input_gradient, layout.inputs, rows, layout.inputs, plan.hidden, Start::zero);
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t cell = cells[first + i];
-      const T* from = scratch.input_gradient + i * layout.inputs;
+      const T* from = input_gradient + i * layout.inputs;
       for (int64_t c = 0; c < layout.own; c += lanes<T>) {
         T* to = gradient.state + cell * stride + c;
         store(to, load(to) + load(from + c));

@@ -101,7 +101,7 @@ class Problem {
     draw(random, hidden_weight, o.hidden * weight_columns, 1.5 / std::sqrt(weight_columns));
     draw(random, hidden_bias, o.hidden, 0.5);
     draw(random, head_weight, heads * o.hidden, 1.5 / std::sqrt(o.hidden));
-    draw(random, head_bias, heads, 0.5);
+    draw(random, head_bias, o.hidden > 0 ? heads : 0, 0.5);
     draw(random, rate, o.update == Update::leaky ? o.channels : 0, 0.4);
     for (double& r : inputs[rate]) r += 0.5;  // positive
     result_gradient_ = random_numbers(random, state_size(), 1);
@@ -209,8 +209,13 @@ Options tiny(int trial, Random& random) {
   o.own_state = random.below(3) != 0;
   o.drive = draw_per_sample(random);
   o.write_mask = draw_per_sample(random);
-  o.hidden = 1 + random.below(9);
+  o.hidden = random.below(10);
   o.update = static_cast<Update>(trial % 4);
+  if (o.hidden == 0) {
+    o.filters = o.update == Update::gated ? 2 : 1;
+    o.own_state = false;
+    o.drive = PerSample::none;
+  }
   o.squash = static_cast<Squash>(trial / 4 % 2);
   o.activation = static_cast<Activation>(random.below(4));
   o.fire_rate = random.below(2) != 0 ? 1 : 0.5;

@@ -80,8 +80,9 @@ def _module() -> ModuleType:
     return module
 
 
+@lru_cache(maxsize=1)  # reading the environment takes as long as a tenth of a short call
 def isa() -> str:
-    """The instruction set that CUBE_KERNELS_ISA asks for, or "auto"."""
+    """The instruction set that CUBE_KERNELS_ISA asked for at the first call, or "auto"."""
     wanted = os.environ.get(ISA_VARIABLE, "auto")
     if wanted != "auto":
         check_choice("cube_kernels", ISA_VARIABLE, wanted, ["auto", *_module().supported_isas()])
@@ -197,7 +198,7 @@ def backward(
     """Gradients of the state, the drive and the weights. Every tensor is contiguous."""
     state_gradient = torch.empty_like(x)
     drive_gradient = None if drive is None else torch.empty_like(drive)
-    gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))  # type: ignore[arg-type]
+    gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))
     plan(automaton).backward(
         *_call(x, weights, automaton, schedule, drive, write_mask),
         _address(checkpoints),

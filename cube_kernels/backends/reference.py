@@ -94,15 +94,17 @@ def step(
     hardware multiplies them."""
     lattice, rule, dtype = automaton.lattice, automaton.rule, x.dtype
     old = _wide(x)
-    weights = StepWeights(*(None if w is None else _wide(w) for w in weights))  # type: ignore[arg-type]
-    parts = [perceive(old, lattice, weights.bank).to(dtype)]
-    if rule.own_state:
-        parts.insert(0, x)
-    if drive is not None:
-        parts.append(drive.expand(x.shape[0], -1, -1, -1, -1))
-    z = _wide(torch.cat(parts, dim=-1))
-    a = ACTIVATIONS[rule.activation](F.linear(z, weights.hidden_weight, weights.hidden_bias)).to(dtype)
-    heads = F.linear(_wide(a), weights.head_weight, weights.head_bias)
+    weights = StepWeights(*(None if w is None else _wide(w) for w in weights))
+    heads = perceive(old, lattice, weights.bank)
+    if weights.hidden_weight is not None and weights.head_weight is not None:
+        parts = [heads.to(dtype)]
+        if rule.own_state:
+            parts.insert(0, x)
+        if drive is not None:
+            parts.append(drive.expand(x.shape[0], -1, -1, -1, -1))
+        z = _wide(torch.cat(parts, dim=-1))
+        a = ACTIVATIONS[rule.activation](F.linear(z, weights.hidden_weight, weights.hidden_bias)).to(dtype)
+        heads = F.linear(_wide(a), weights.head_weight, weights.head_bias)
     target = SQUASHES[str(rule.squash)](heads[..., : lattice.channels])
     if rule.update == "residual":
         change = rule.step_size * target
@@ -156,7 +158,7 @@ def rollout(
     ) -> tuple[Tensor, Tensor, Tensor]:
         *rest, drive = tensors
         for index in range(start, end):
-            new = step(x, StepWeights(*rest), automaton, drive, write_mask, schedule.seed, index)  # type: ignore[arg-type]
+            new = step(x, StepWeights(*rest), automaton, drive, write_mask, schedule.seed, index)
             taken = taken + running
             if schedule.tolerance < 0:
                 x = new

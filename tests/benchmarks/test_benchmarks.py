@@ -1,11 +1,12 @@
 """The benchmarks measure what they say: the work of a row, the rows chosen, and only peers with our numbers."""
 
+import json
 from dataclasses import fields, replace
 
 import pytest
 import torch
 
-from benchmarks import measure, overhead
+from benchmarks import gpu, measure, overhead
 from benchmarks.cases import DEFAULT, FULL, HEAT, Case, select
 from benchmarks.measure import Row
 from benchmarks.peers import HEAT_PEERS, OURS, PEERS, ROLLOUT_PEERS, Peer, Program, peers_of
@@ -166,3 +167,36 @@ def test_heat_is_not_won_against_ourselves():
 def test_every_row_of_the_overhead_table_runs():
     for call in overhead.measured().values():
         call()
+
+
+def test_the_gpu_command_measures_what_agrees_and_says_what_was_left_out(tmp_path, monkeypatch):
+    """On the CPU, where it takes the native backend: what it does with a device is the same."""
+    monkeypatch.setattr(gpu, "FORMS", {"shifts": gpu.FORMS["shifts"]})
+    monkeypatch.setattr(gpu, "ROUNDS", 2)
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)  # the compiler takes minutes and is not at issue
+    both = gpu.Row(replace(TINY, direction="forward+backward"), "fp32")
+    gpu.main(["--out", str(tmp_path), "--device", "cpu"], lambda: [gpu.Row(TINY, "fp32"), both])
+    found = json.loads((tmp_path / "results.json").read_text())
+    for row in found["rows"]:
+        assert {"native", "eager shifts", "compiled shifts"} <= row["milliseconds"].keys(), row["refused"]
+    assert found["not run"] == []
+    assert "x ours" in (tmp_path / "report.txt").read_text()
+
+    monkeypatch.setattr(gpu, "TOTAL_SECONDS", -1)
+    gpu.main(["--out", str(tmp_path), "--device", "cpu"], lambda: [gpu.Row(TINY, "fp32")])
+    assert json.loads((tmp_path / "results.json").read_text())["not run"] == [str(gpu.Row(TINY, "fp32"))]
+
+
+def test_the_gpu_command_refuses_other_numbers(monkeypatch):
+    row = gpu.Row(TINY, "fp32")
+    monkeypatch.setattr(gpu, "programs", lambda case, device: {"wrong": lambda: lambda: [case.problem().x]})
+    gpu.measure(row, gpu.Device("cpu"))
+    assert row.milliseconds == {}
+    assert "other numbers" in row.refused["wrong"]
+
+
+def test_the_gpu_command_says_that_there_is_no_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        gpu.main(["--out", str(tmp_path)])
+    assert "no GPU here" in capsys.readouterr().err

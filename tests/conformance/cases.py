@@ -56,7 +56,7 @@ SWITCHES: dict[str, list] = {
     "fixed_filters": [(), (), ("identity",), ("laplacian", "sobel_h", "sobel_w", "sobel_d")],
     "own_state": [True, False],
     "drive_batch": ["none", "each", "shared"],
-    "hidden": [19, 32, 1],
+    "hidden": [19, 32, 1, 19, 32, 1, 0],
     "activation": list(ACTIVATIONS),
     "update": list(UPDATES),
     "squash": list(SQUASHES),
@@ -75,6 +75,9 @@ def draw_case(seed: int) -> Case | None:
     """The case of this number, or None where its switches contradict each other."""
     generator = random.Random(seed)
     s = {name: generator.choice(values) for name, values in SWITCHES.items()}
+    if s["hidden"] == 0:  # a bare stencil leaves no choice
+        bare = {"perception": "depthwise", "filters": 2 if s["update"] == "gated" else 1, "fixed_filters": ()}
+        s.update(bare, own_state=False, drive_batch="none")
     (shape, channels), named = s["lattice"], isinstance(s["neighborhood"], str)
     depthwise = s["perception"] == "depthwise"
     try:

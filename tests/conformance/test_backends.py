@@ -37,8 +37,8 @@ def check(case: Case, dtype: torch.dtype, backend: str, **options) -> None:
 @short
 @dtypes
 @pytest.mark.parametrize("isa", native_isas())
-def test_native_agrees_with_reference(case, dtype, isa, poisoned, monkeypatch):
-    monkeypatch.setenv("CUBE_KERNELS_ISA", isa)
+def test_native_agrees_with_reference(case, dtype, isa, poisoned, instruction_set):
+    instruction_set(isa)
     check(case, dtype, "native")
 
 
@@ -50,11 +50,11 @@ def error(actual: torch.Tensor, truth: torch.Tensor) -> float:
 @pytest.mark.parametrize("case", short_cases(60), ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("isa", native_isas())
-def test_native_agrees_with_reference_in_half_width(case, dtype, isa, poisoned, monkeypatch):
+def test_native_agrees_with_reference_in_half_width(case, dtype, isa, poisoned, instruction_set):
     """Both round at the same places, so that states differ by less than one rounding in all (measured: 0.02 % of the
     elements in bfloat16, by one unit). Gradients keep float32 through the steps, where the reference's autograd
     rounds them at each: against float64 they are no worse than its, to a few units."""
-    monkeypatch.setenv("CUBE_KERNELS_ISA", isa)
+    instruction_set(isa)
     inputs, eps = make_inputs(case, dtype), torch.finfo(dtype).eps
     same, actual = run(case, inputs, "reference"), run(case, inputs, "native")
     truth = run(case, inputs.map(torch.Tensor.double), "reference")
@@ -75,8 +75,8 @@ def test_reference_in_float32_agrees_with_itself_in_float64(case):
 @pytest.mark.sweep
 @pytest.mark.parametrize("isa", native_isas())
 @dtypes
-def test_native_agrees_over_twenty_thousand_cases(dtype, isa, poisoned, monkeypatch):
-    monkeypatch.setenv("CUBE_KERNELS_ISA", isa)
+def test_native_agrees_over_twenty_thousand_cases(dtype, isa, poisoned, instruction_set):
+    instruction_set(isa)
     for case in cases(20_000):
         try:
             check(case, dtype, "native")
@@ -144,7 +144,17 @@ def test_the_short_cases_hold_every_value_of_every_switch():
         assert sum(c.lattice.neighborhood == value for c in held) >= 5, value
     for value in SWITCHES["boundary"]:
         assert sum(c.lattice.boundary == value for c in held) >= 5, value
-    for name in ("perception", "fixed_filters", "own_state", "activation", "update", "squash", "fire_rate", "clamp"):
+    for name in (
+        "perception",
+        "fixed_filters",
+        "own_state",
+        "hidden",
+        "activation",
+        "update",
+        "squash",
+        "fire_rate",
+        "clamp",
+    ):
         for value in SWITCHES[name]:
             assert sum(getattr(c.rule, name) == value for c in held) >= 5, (name, value)
     for name in ("drive_batch", "mask_batch", "trajectory_every", "tolerance"):

@@ -116,8 +116,8 @@ def test_the_instruction_set_is_the_widest_that_pads_least():
     assert [chosen(channels, 8) for channels in (3, 4, 8, 12)] == ["avx2", "avx2", "avx512", "avx2"]
 
 
-def test_an_unknown_instruction_set_is_refused(monkeypatch):
-    monkeypatch.setenv("CUBE_KERNELS_ISA", "mmx")
+def test_an_unknown_instruction_set_is_refused(instruction_set):
+    instruction_set("mmx")
     with pytest.raises(ValueError, match=r"CUBE_KERNELS_ISA is 'mmx'; valid: 'auto', 'portable'"):
         call(backend="native")
 

@@ -68,7 +68,7 @@ def forward_call(case: Case, rearrange=lambda tensor: tensor) -> tuple:
     inputs = draw_inputs(case, torch.float32).map(rearrange)
     weights = [
         None if w is None else w.detach().requires_grad_()
-        for w in bind(case.lattice, case.rule).step_weights(inputs.parameters)
+        for w in bind(case.lattice, case.rule).step_weights(inputs.parameters, inputs.x)
     ]
     return (
         inputs.x, *weights, inputs.drive, inputs.write_mask, "native", case.lattice.key, case.rule.key, 3, 2,
