@@ -56,7 +56,7 @@ class CMakeBuild(build_ext):
                 return
             if nvcc is None:
                 raise FileNotFoundError(
-                    f"{variable} is 1, but there is no nvcc in CUDA_HOME, on the PATH or in the package nvidia-cuda-nvcc"
+                    f"{variable} is 1, but there is no nvcc in CUDA_HOME, on the PATH or in nvidia-cuda-nvcc from PyPI"
                 )
             options = [f"-DCMAKE_CUDA_COMPILER={nvcc}"]
         try:

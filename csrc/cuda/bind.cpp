@@ -36,16 +36,16 @@ class CudaPlan : public cube::BoundPlan {
   }
   int64_t bank_gradient_scratch_bytes(int64_t batch) const { return cube::bank_gradient_scratch_bytes(plan_, batch); }
 
-  void forward(const cube::Target& target, uintptr_t tables, const cube::Schedule& schedule,
+  void forward(const cube::Execution& execution, uintptr_t tables, const cube::Schedule& schedule,
                const cube::WeightAddresses& weights, uintptr_t state, uintptr_t drive, uintptr_t write_mask,
                uintptr_t result, uintptr_t checkpoints, uintptr_t trajectory, uintptr_t taken) const {
     cube::launch_forward(plan_, tables_->at(tables),
                          {schedule, cube::rule_weights(weights), at(state), at(drive), at<uint8_t>(write_mask),
                           at(result), at(checkpoints), at(trajectory), at<int64_t>(taken)},
-                         target);
+                         execution);
   }
 
-  void backward(const cube::Target& target, uintptr_t tables, const cube::Schedule& schedule,
+  void backward(const cube::Execution& execution, uintptr_t tables, const cube::Schedule& schedule,
                 const cube::WeightAddresses& weights, uintptr_t state, uintptr_t drive, uintptr_t write_mask,
                 uintptr_t checkpoints, uintptr_t taken, uintptr_t result_gradient, uintptr_t trajectory_gradient,
                 uintptr_t state_gradient, uintptr_t drive_gradient, const cube::WeightAddresses& gradients) const {
@@ -53,11 +53,11 @@ class CudaPlan : public cube::BoundPlan {
                           {schedule, cube::rule_weights(weights), at(state), at(drive), at<uint8_t>(write_mask),
                            at(checkpoints), at<int64_t>(taken), at(result_gradient), at(trajectory_gradient),
                            at(state_gradient), at(drive_gradient), cube::rule_gradients(gradients)},
-                          target);
+                          execution);
   }
 
   template <auto launch>
-  void perception(const cube::Target& target, uintptr_t tables, const std::string& storage, int64_t batch,
+  void perception(const cube::Execution& execution, uintptr_t tables, const std::string& storage, int64_t batch,
                   uintptr_t bank, uintptr_t state, uintptr_t percepts, uintptr_t result) const {
     cube::PerceptionCall call{};
     call.storage = cube::storage_named(storage);
@@ -66,7 +66,7 @@ class CudaPlan : public cube::BoundPlan {
     call.state = at(state);
     call.percepts = at(percepts);
     call.result = at(result);
-    launch(plan_, tables_->at(tables), call, target);
+    launch(plan_, tables_->at(tables), call, execution);
   }
 
  private:
@@ -82,9 +82,9 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("device_report", &cube::device_report);
   m.def("shared_limit", &cube::shared_limit);
 
-  py::class_<cube::Target>(m, "Target", py::module_local())
+  py::class_<cube::Execution>(m, "Execution", py::module_local())
       .def(py::init([](int device, uintptr_t stream, bool tf32, uintptr_t scratch) {
-        return cube::Target{device, at(stream), tf32, at(scratch)};
+        return cube::Execution{device, at(stream), tf32, at(scratch)};
       }));
 
   py::class_<cube::Schedule>(m, "Schedule", py::module_local())

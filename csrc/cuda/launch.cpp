@@ -74,7 +74,8 @@ int64_t segment_of(const Schedule& schedule) { return std::min(schedule.checkpoi
 
 // Packs the weights at the beginning of the scratch.
 template <class Call>
-Common prepare(const Plan& plan, const Tables& tables, const Call& call, const Layout& layout, const Target& target) {
+Common prepare(const Plan& plan, const Tables& tables, const Call& call, const Layout& layout,
+               const Execution& execution) {
   const Storage storage = call.schedule.storage;
   const Widths widths(plan);
   const WeightLayout weights(plan, widths, number_bytes(storage));
@@ -84,8 +85,8 @@ Common prepare(const Plan& plan, const Tables& tables, const Call& call, const L
                                           widths,
                                           weights,
                                           {w.bank, w.hidden_weight, w.hidden_bias, w.head_weight, w.head_bias, w.rate},
-                                          target.scratch},
-                               Grid{blocks_for(weights.size), 0, static_cast<cudaStream_t>(target.stream)}));
+                                          execution.scratch},
+                               Grid{blocks_for(weights.size), 0, static_cast<cudaStream_t>(execution.stream)}));
   return {plan,
           tables,
           widths,
@@ -93,15 +94,15 @@ Common prepare(const Plan& plan, const Tables& tables, const Call& call, const L
           layout,
           call.schedule,
           call.weights.rate != nullptr,
-          target.scratch,
+          execution.scratch,
           call.drive,
           call.write_mask,
-          static_cast<unsigned char*>(target.scratch) + packed_bytes(plan, storage)};
+          static_cast<unsigned char*>(execution.scratch) + packed_bytes(plan, storage)};
 }
 
 void launch_perception(cudaError_t (*Kernels::*kernel)(const PerceptionLaunch&, const Grid&), int64_t blocks,
-                       const PerceptionLaunch& launch, const Target& target) {
-  const Grid grid{blocks, 0, static_cast<cudaStream_t>(target.stream)};
+                       const PerceptionLaunch& launch, const Execution& execution) {
+  const Grid grid{blocks, 0, static_cast<cudaStream_t>(execution.stream)};
   check((kernels_of(launch.call.storage).*kernel)(launch, grid));
 }
 
@@ -161,28 +162,28 @@ int64_t bank_gradient_scratch_bytes(const Plan& plan, int64_t batch) {
   return blocks_of(batch) * plan.filters * plan.offset_count * plan.channels * static_cast<int64_t>(sizeof(float));
 }
 
-void launch_forward(const Plan& plan, const Tables& tables, const ForwardCall& call, const Target& target) {
+void launch_forward(const Plan& plan, const Tables& tables, const ForwardCall& call, const Execution& execution) {
   if (call.schedule.batch == 0) return;
-  const DeviceGuard guard(target.device);
+  const DeviceGuard guard(execution.device);
   const Storage storage = call.schedule.storage;
-  const Layout layout = forward_layout(plan, storage, shared_limit(target.device));
-  const ForwardLaunch launch{prepare(plan, tables, call, layout, target), call};
-  const Grid grid{call.schedule.batch, layout.shared_bytes, static_cast<cudaStream_t>(target.stream)};
-  check(kernels_of(storage).forward(launch, grid, target.tf32));
+  const Layout layout = forward_layout(plan, storage, shared_limit(execution.device));
+  const ForwardLaunch launch{prepare(plan, tables, call, layout, execution), call};
+  const Grid grid{call.schedule.batch, layout.shared_bytes, static_cast<cudaStream_t>(execution.stream)};
+  check(kernels_of(storage).forward(launch, grid, execution.tf32));
 }
 
-void launch_backward(const Plan& plan, const Tables& tables, const BackwardCall& call, const Target& target) {
-  const DeviceGuard guard(target.device);
+void launch_backward(const Plan& plan, const Tables& tables, const BackwardCall& call, const Execution& execution) {
+  const DeviceGuard guard(execution.device);
   const Schedule& schedule = call.schedule;
   const Kernels& kernels = kernels_of(schedule.storage);
-  const Layout layout = backward_layout(plan, schedule.storage, segment_of(schedule), shared_limit(target.device));
-  const Common common = prepare(plan, tables, call, layout, target);
+  const Layout layout = backward_layout(plan, schedule.storage, segment_of(schedule), shared_limit(execution.device));
+  const Common common = prepare(plan, tables, call, layout, execution);
   const WeightLayout gradients(plan, common.widths, sizeof(float));
-  const auto stream = static_cast<cudaStream_t>(target.stream);
+  const auto stream = static_cast<cudaStream_t>(execution.stream);
   const int64_t blocks = blocks_of(schedule.batch);
   if (blocks > 0) {
     check(kernels.backward(BackwardLaunch{common, gradients, call}, Grid{blocks, layout.shared_bytes, stream},
-                           target.tf32));
+                           execution.tf32));
   }
   const RuleGradients& g = call.gradients;
   const CollectLaunch collect{common,
@@ -193,26 +194,28 @@ void launch_backward(const Plan& plan, const Tables& tables, const BackwardCall&
   check(kernels.collect(collect, Grid{blocks_for(gradients.size), 0, stream}));
 }
 
-void launch_perceive(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Target& target) {
+void launch_perceive(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Execution& execution) {
   if (call.batch == 0) return;
-  const DeviceGuard guard(target.device);
+  const DeviceGuard guard(execution.device);
   launch_perception(&Kernels::perceive, blocks_for(packets_of(plan, call.batch)), {plan, tables, call, nullptr},
-                    target);
+                    execution);
 }
 
-void launch_perceive_adjoint(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Target& target) {
+void launch_perceive_adjoint(const Plan& plan, const Tables& tables, const PerceptionCall& call,
+                             const Execution& execution) {
   if (call.batch == 0) return;
-  const DeviceGuard guard(target.device);
+  const DeviceGuard guard(execution.device);
   launch_perception(&Kernels::perceive_adjoint, blocks_for(packets_of(plan, call.batch)), {plan, tables, call, nullptr},
-                    target);
+                    execution);
 }
 
-void launch_bank_gradient(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Target& target) {
-  const DeviceGuard guard(target.device);
-  const PerceptionLaunch launch{plan, tables, call, static_cast<float*>(target.scratch)};
-  if (call.batch > 0) launch_perception(&Kernels::bank_gradient, blocks_of(call.batch), launch, target);
+void launch_bank_gradient(const Plan& plan, const Tables& tables, const PerceptionCall& call,
+                          const Execution& execution) {
+  const DeviceGuard guard(execution.device);
+  const PerceptionLaunch launch{plan, tables, call, static_cast<float*>(execution.scratch)};
+  if (call.batch > 0) launch_perception(&Kernels::bank_gradient, blocks_of(call.batch), launch, execution);
   const int64_t size = int64_t{plan.filters} * plan.offset_count * plan.channels;
-  launch_perception(&Kernels::collect_bank, blocks_for(size), launch, target);
+  launch_perception(&Kernels::collect_bank, blocks_for(size), launch, execution);
 }
 
 }  // namespace cube

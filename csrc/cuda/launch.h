@@ -9,7 +9,7 @@
 namespace cube {
 
 // Where and how a call runs.
-struct Target {
+struct Execution {
   int device;
   void* stream;
   bool tf32;      // products of float32 may be rounded to TF32
@@ -28,10 +28,12 @@ int64_t backward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64
 int64_t bank_gradient_scratch_bytes(const Plan& plan, int64_t batch);
 
 // Each throws std::runtime_error with CUDA's reason if it cannot be launched.
-void launch_forward(const Plan& plan, const Tables& tables, const ForwardCall& call, const Target& target);
-void launch_backward(const Plan& plan, const Tables& tables, const BackwardCall& call, const Target& target);
-void launch_perceive(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Target& target);
-void launch_perceive_adjoint(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Target& target);
-void launch_bank_gradient(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Target& target);
+void launch_forward(const Plan& plan, const Tables& tables, const ForwardCall& call, const Execution& execution);
+void launch_backward(const Plan& plan, const Tables& tables, const BackwardCall& call, const Execution& execution);
+void launch_perceive(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Execution& execution);
+void launch_perceive_adjoint(const Plan& plan, const Tables& tables, const PerceptionCall& call,
+                             const Execution& execution);
+void launch_bank_gradient(const Plan& plan, const Tables& tables, const PerceptionCall& call,
+                          const Execution& execution);
 
 }  // namespace cube

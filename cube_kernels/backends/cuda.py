@@ -1,5 +1,5 @@
-"""CUDA kernels for small lattices on NVIDIA GPUs: a block of threads keeps a whole sample in shared memory for all steps
-of a call, which is one launch.
+"""CUDA kernels for small lattices on NVIDIA GPUs: a block of threads keeps a whole sample in shared memory for all
+steps of a call, which is one launch.
 
 Saves the states of every ``checkpoint_every``-th step; the backward pass is a launch of its own that replays each
 segment. Weight gradients are summed in an order that the batch alone decides, so results are bitwise the same on every
@@ -11,7 +11,7 @@ nor copies, so it may be captured in a CUDA graph, once an earlier call has brou
 from __future__ import annotations
 
 import importlib
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -93,8 +93,8 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
     needed, available = _least_shared_bytes(module, bind(lattice, rule), dtype), _shared_limit(module, index)
     if needed > available:
         return (
-            f"a sample's states and one tile of cells take {needed} bytes of shared memory, and a block of this GPU has "
-            f"{available}"
+            f"a sample's states and one tile of cells take {needed} bytes of shared memory, and a block of this GPU "
+            f"has {available}"
         )
     return None
 
@@ -113,12 +113,12 @@ def _resident(plan: Any, device: torch.device) -> Resident:
 # Never dropped: a captured graph goes on reading them.
 
 
-@lru_cache(maxsize=None)
+@cache
 def _resident_rule(module: ModuleType, automaton: Automaton, device: torch.device) -> Resident:
     return _resident(rule_plan(module, automaton), device)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _resident_perception(module: ModuleType, lattice: Lattice, filters: int, device: torch.device) -> Resident:
     return _resident(lattice_plan(module, lattice, filters), device)
 
@@ -137,9 +137,9 @@ def _scratch(like: Tensor, size: int) -> Tensor:
     return like.new_empty(size // 4, dtype=torch.float32)
 
 
-def _target(device: torch.device, scratch: Tensor | None) -> Any:
+def _execution(device: torch.device, scratch: Tensor | None) -> Any:
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return _module().Target(device.index or 0, stream(device), tf32, _address(scratch))
+    return _module().Execution(device.index or 0, stream(device), tf32, _address(scratch))
 
 
 def _schedule(x: Tensor, schedule: Schedule, drive: Tensor | None, write_mask: Tensor | None) -> Any:
@@ -170,7 +170,7 @@ def forward(
     plain = _schedule(x, schedule, drive, write_mask)
     scratch = _scratch(x, plan.forward_scratch_bytes(plain))
     plan.forward(
-        _target(x.device, scratch),
+        _execution(x.device, scratch),
         tables.data_ptr(),
         plain,
         [_address(w) for w in weights],
@@ -201,12 +201,12 @@ def backward(
     x, result_gradient, trajectory_gradient = map(_aligned, (x, result_gradient, trajectory_gradient))
     state_gradient = torch.empty_like(x)
     drive_gradient = None if drive is None else torch.empty_like(drive)
-    gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))  # type: ignore[arg-type]
+    gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))
     plan, tables = _resident_rule(_module(), automaton, x.device)
     plain = _schedule(x, schedule, drive, write_mask)
     scratch = _scratch(x, plan.backward_scratch_bytes(plain, _shared_limit(_module(), x.device.index or 0)))
     plan.backward(
-        _target(x.device, scratch),
+        _execution(x.device, scratch),
         tables.data_ptr(),
         plain,
         [_address(w) for w in weights],
@@ -231,7 +231,7 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     x, filters = _aligned(x), _aligned(filters)
     plan, tables = _resident_perception(_module(), lattice, 0 if filters is None else vectors, x.device)
     arguments = STORAGE[x.dtype], x.shape[0], _address(filters), x.data_ptr(), 0, percepts.data_ptr()
-    plan.perceive(_target(x.device, None), tables.data_ptr(), *arguments)
+    plan.perceive(_execution(x.device, None), tables.data_ptr(), *arguments)
     return percepts
 
 
@@ -242,7 +242,7 @@ def perceive_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None)
     count = 0 if filters is None else filters.shape[0]
     plan, tables = _resident_perception(_module(), lattice, count, x.device)
     arguments = STORAGE[x.dtype], x.shape[0], _address(filters), 0, percepts.data_ptr(), x.data_ptr()
-    plan.perceive_adjoint(_target(x.device, None), tables.data_ptr(), *arguments)
+    plan.perceive_adjoint(_execution(x.device, None), tables.data_ptr(), *arguments)
     return x
 
 
@@ -254,5 +254,5 @@ def filter_gradient(x: Tensor, lattice: Lattice, percepts: Tensor) -> Tensor:
     plan, tables = _resident_perception(_module(), lattice, vectors, x.device)
     scratch = _scratch(x, plan.bank_gradient_scratch_bytes(x.shape[0]))
     arguments = STORAGE[x.dtype], x.shape[0], 0, x.data_ptr(), percepts.data_ptr(), filters.data_ptr()
-    plan.bank_gradient(_target(x.device, scratch), tables.data_ptr(), *arguments)
+    plan.bank_gradient(_execution(x.device, scratch), tables.data_ptr(), *arguments)
     return filters

@@ -24,13 +24,15 @@ namespace {
 
 constexpr int most_threads = 1024;
 constexpr size_t largest_shared = 232448, red_zone = 4096, stack_bytes = size_t{128} << 10;
-constexpr size_t stacks_start = largest_shared + red_zone;
+constexpr size_t warp_bytes = 2 * warp_threads * slot_bytes;
+constexpr size_t slots_start = largest_shared + red_zone;
+constexpr size_t stacks_start = slots_start + most_threads / warp_threads * warp_bytes;
 
 }  // namespace
 }  // namespace emulation
 
 namespace cube {
-// The shared memory of the block that runs, and behind it the stacks of its threads.
+// The shared memory of the block that runs, and behind it what its warps exchange and the stacks of its threads.
 alignas(4096) uint4
     block_memory[(emulation::stacks_start + emulation::most_threads * emulation::stack_bytes) / sizeof(uint4)];
 }  // namespace cube
@@ -50,27 +52,32 @@ int setting(const char* name, int otherwise) {
 enum class State { ready, at_barrier, at_warp, done };
 enum class Order { forward, reverse, random };
 
+using Jump = void* [5];  // as __builtin_setjmp takes it
+
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;  // where it begins
+  Jump jump;           // where it goes on
   State state;
+  bool begun;
   unsigned place;
   unsigned exchanges;
   void* stack_of_scheduler;  // AddressSanitizer's
   void* identity;            // ThreadSanitizer's
 };
 
-struct Warp {
-  unsigned char slots[2][warp_threads * slot_bytes];
-};
-
 // The launch that runs.
 std::vector<Fiber> fibers;
-std::vector<Warp> warps;
 Fiber* current;
-ucontext_t scheduler;
+Jump scheduler;
 unsigned the_block, the_grid;
 const std::function<void()>* the_thread;
 std::exception_ptr failure;
+
+// NaN in every format. Not by memset, which ThreadSanitizer would see.
+void fill_undefined() {
+  volatile uint64_t* words = reinterpret_cast<uint64_t*>(memory());
+  for (size_t i = 0; i < largest_shared / sizeof *words; ++i) words[i] = ~uint64_t{0};
+}
 
 // What each sanitizer has to know of fibers and barriers.
 #if CUBE_SANITIZER == 1
@@ -90,40 +97,45 @@ void back_in_fiber(Fiber& fiber) {
   __sanitizer_finish_switch_fiber(fiber.stack_of_scheduler, &scheduler_stack, &scheduler_stack_bytes);
 }
 void begin_launch(size_t) {}
+void end_launch() {}
 void begin_block(size_t shared_bytes) {
   __asan_unpoison_memory_region(memory(), stacks_start + most_threads * stack_bytes);
-  std::fill_n(memory(), largest_shared, static_cast<unsigned char>(0xff));
-  __asan_poison_memory_region(memory() + shared_bytes, stacks_start - shared_bytes);
+  fill_undefined();
+  __asan_poison_memory_region(memory() + shared_bytes, slots_start - shared_bytes);
 }
 void before_barrier(unsigned) {}
 void after_barrier(unsigned) {}
 #elif CUBE_SANITIZER == 2
-// Identities for CUDA threads: neighboring blocks take different ones, so that nothing orders them.
+// Identities for CUDA threads: neighboring blocks take different ones, and nothing orders those. A launch comes after
+// what its caller did, and before what its caller does.
 constexpr unsigned identity_sets = 3;
+constexpr unsigned barriers_a_block = most_threads / warp_threads + 1;
 std::vector<void*> identities;
 void* scheduler_identity;
-char barriers[1024 * (most_threads / warp_threads + 1)];
+char launch_begun, launch_ended, barriers[1024 * barriers_a_block];
 
-char* barrier_of(unsigned which) { return barriers + the_block % 1024 * (most_threads / warp_threads + 1) + which; }
+char* barrier_of(unsigned which) { return barriers + the_block % 1024 * barriers_a_block + which; }
 void leave_scheduler(Fiber& fiber, void**) { __tsan_switch_to_fiber(fiber.identity, __tsan_switch_to_fiber_no_sync); }
 void back_in_scheduler(void*) {}
-void enter_fiber() {}
-void leave_fiber(Fiber&) { __tsan_switch_to_fiber(scheduler_identity, __tsan_switch_to_fiber_no_sync); }
+void enter_fiber() { __tsan_acquire(&launch_begun); }
+void leave_fiber(Fiber& fiber) {
+  if (fiber.state == State::done) __tsan_release(&launch_ended);
+  __tsan_switch_to_fiber(scheduler_identity, __tsan_switch_to_fiber_no_sync);
+}
 void back_in_fiber(Fiber&) {}
 void begin_launch(size_t threads) {
   static const bool once =
       (__tsan_java_init(reinterpret_cast<unsigned long>(memory()), sizeof cube::block_memory), true);
   static_cast<void>(once);
-  // A launch comes after what its caller and earlier launches did: those that run now are new threads.
-  for (void* identity : identities) __tsan_destroy_fiber(identity);
-  identities.clear();
   scheduler_identity = __tsan_get_current_fiber();
-  for (size_t i = 0; i < threads * identity_sets; ++i) identities.push_back(__tsan_create_fiber(0));
+  while (identities.size() < threads * identity_sets) identities.push_back(__tsan_create_fiber(0));
+  __tsan_release(&launch_begun);
 }
+void end_launch() { __tsan_acquire(&launch_ended); }
 void begin_block(size_t) {
+  fill_undefined();
   // A block knows nothing of what others did in this memory.
   __tsan_java_alloc(reinterpret_cast<unsigned long>(memory()), sizeof cube::block_memory);
-  for (size_t i = 0; i < largest_shared / sizeof(uint4); ++i) cube::block_memory[i] = {~0u, ~0u, ~0u, ~0u};
   for (Fiber& fiber : fibers) {
     fiber.identity = identities[fiber.place + fibers.size() * (the_block % identity_sets)];
   }
@@ -137,17 +149,22 @@ void enter_fiber() {}
 void leave_fiber(Fiber&) {}
 void back_in_fiber(Fiber&) {}
 void begin_launch(size_t) {}
-void begin_block(size_t) { std::fill_n(memory(), largest_shared, static_cast<unsigned char>(0xff)); }
+void end_launch() {}
+void begin_block(size_t) { fill_undefined(); }
 void before_barrier(unsigned) {}
 void after_barrier(unsigned) {}
 #endif
 
-void wait(State state) {
+// Changing threads by these built-ins costs no system call, as swapcontext does.
+
+[[noreturn, gnu::noinline]] void go_on(Jump& jump) { __builtin_longjmp(jump, 1); }
+
+[[gnu::noinline]] void wait(State state) {
   Fiber& fiber = *current;
   fiber.state = state;
   leave_fiber(fiber);
-  swapcontext(&fiber.context, &scheduler);
-  back_in_fiber(fiber);
+  if (__builtin_setjmp(fiber.jump) == 0) go_on(scheduler);
+  back_in_fiber(*current);
 }
 
 void thread_main() {
@@ -160,11 +177,15 @@ void thread_main() {
   wait(State::done);
 }
 
-void resume(Fiber& fiber) {
+[[gnu::noinline]] void resume(Fiber& fiber) {
+  static void* fake;
   current = &fiber;
-  void* fake = nullptr;
   leave_scheduler(fiber, &fake);
-  swapcontext(&scheduler, &fiber.context);
+  if (__builtin_setjmp(scheduler) == 0) {
+    if (current->begun) go_on(current->jump);
+    current->begun = true;
+    setcontext(&current->context);
+  }
   back_in_scheduler(fake);
 }
 
@@ -195,6 +216,7 @@ void run_block(size_t shared_bytes, Order order) {
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, thread_main, 0);
     fiber.state = State::ready;
+    fiber.begun = false;
     fiber.exchanges = 0;
   }
   const size_t threads = fibers.size();
@@ -242,7 +264,7 @@ void synchronize_block() {
 
 const unsigned char* exchange(const void* mine, size_t bytes) {
   const unsigned warp = current->place / warp_threads;
-  unsigned char* slots = warps[warp].slots[current->exchanges++ % 2];
+  unsigned char* slots = memory() + slots_start + warp * warp_bytes + current->exchanges++ % 2 * (warp_bytes / 2);
   std::memcpy(slots + lane() * slot_bytes, mine, bytes);
   before_barrier(warp);
   wait(State::at_warp);
@@ -252,7 +274,6 @@ const unsigned char* exchange(const void* mine, size_t bytes) {
 
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
   fibers.resize(block.x);
-  warps.resize((block.x + warp_threads - 1) / warp_threads);
   for (unsigned i = 0; i < block.x; ++i) fibers[i].place = i;
   the_grid = grid.x;
   the_thread = &thread;
@@ -263,6 +284,7 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>
     run_block(shared_bytes, order);
     if (failure) std::rethrow_exception(failure);
   }
+  end_launch();
 }
 
 cudaError_t allow_shared_memory(const void* kernel, int bytes) {
