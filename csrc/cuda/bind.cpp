@@ -28,8 +28,8 @@ class CudaPlan : public cube::BoundPlan {
   int64_t least_shared_bytes(const std::string& storage) const {
     return cube::least_shared_bytes(plan_, cube::storage_named(storage));
   }
-  int64_t forward_scratch_bytes(const cube::Schedule& schedule) const {
-    return cube::forward_scratch_bytes(plan_, schedule.storage);
+  int64_t forward_scratch_bytes(const cube::Schedule& schedule, int64_t shared_limit) const {
+    return cube::forward_scratch_bytes(plan_, schedule, shared_limit);
   }
   int64_t backward_scratch_bytes(const cube::Schedule& schedule, int64_t shared_limit) const {
     return cube::backward_scratch_bytes(plan_, schedule, shared_limit);

@@ -72,6 +72,11 @@ int64_t blocks_for(int64_t count) {
 
 int64_t segment_of(const Schedule& schedule) { return std::min(schedule.checkpoint_every, schedule.steps); }
 
+// The packed weights and a slice for each block.
+int64_t scratch_bytes(const Plan& plan, const Schedule& schedule, const Layout& layout) {
+  return packed_bytes(plan, schedule.storage) + blocks_of(schedule.batch) * layout.slice_bytes;
+}
+
 // Packs the weights at the beginning of the scratch.
 template <class Call>
 Common prepare(const Plan& plan, const Tables& tables, const Call& call, const Layout& layout,
@@ -151,11 +156,12 @@ std::string device_report() {
 
 int64_t shared_limit(int device) { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device); }
 
-int64_t forward_scratch_bytes(const Plan& plan, Storage storage) { return packed_bytes(plan, storage); }
+int64_t forward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64_t shared_limit) {
+  return scratch_bytes(plan, schedule, forward_layout(plan, schedule.storage, shared_limit));
+}
 
 int64_t backward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64_t shared_limit) {
-  const Layout layout = backward_layout(plan, schedule.storage, segment_of(schedule), shared_limit);
-  return packed_bytes(plan, schedule.storage) + blocks_of(schedule.batch) * layout.slice_bytes;
+  return scratch_bytes(plan, schedule, backward_layout(plan, schedule.storage, segment_of(schedule), shared_limit));
 }
 
 int64_t bank_gradient_scratch_bytes(const Plan& plan, int64_t batch) {
@@ -168,7 +174,7 @@ void launch_forward(const Plan& plan, const Tables& tables, const ForwardCall& c
   const Storage storage = call.schedule.storage;
   const Layout layout = forward_layout(plan, storage, shared_limit(execution.device));
   const ForwardLaunch launch{prepare(plan, tables, call, layout, execution), call};
-  const Grid grid{call.schedule.batch, layout.shared_bytes, static_cast<cudaStream_t>(execution.stream)};
+  const Grid grid{blocks_of(call.schedule.batch), layout.shared_bytes, static_cast<cudaStream_t>(execution.stream)};
   check(kernels_of(storage).forward(launch, grid, execution.tf32));
 }
 

@@ -23,7 +23,7 @@ std::string device_report();
 // Shared memory that a block may have, in bytes.
 int64_t shared_limit(int device);
 
-int64_t forward_scratch_bytes(const Plan& plan, Storage storage);
+int64_t forward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64_t shared_limit);
 int64_t backward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64_t shared_limit);
 int64_t bank_gradient_scratch_bytes(const Plan& plan, int64_t batch);
 

@@ -19,7 +19,7 @@ struct Choice {
 constexpr Choice choices[] = {{64, true}, {32, true}, {64, false}, {32, false}};
 constexpr Choice least_choice = {16, false};
 
-// Hands out memory from both ends of a layout.
+// Hands out a block's shared memory and its slice of the scratch.
 class Allocator {
  public:
   explicit Allocator(int64_t shared_limit) : limit_(shared_limit) {}
@@ -48,8 +48,8 @@ class Planner {
   Layout forward(Choice choice, int64_t limit) const {
     Allocator memory(limit);
     Layout layout = step(choice, memory);
-    layout.next = memory.shared(state_bytes());
     layout.living = memory.shared(lives());
+    layout.next = memory.shared_if_it_fits(state_bytes());
     return finished(layout, memory);
   }
 

@@ -50,14 +50,15 @@ struct Layout {
   int tile_rows;                                                  // cells that go through the layers together
   int input_stride, activated_stride, slope_stride, head_stride;  // of the tile's rows, in numbers
 
-  Place state, next;  // [cells, stride] as stored
-  Place living;       // [cells]
-  Place flags;        // [tile_rows]
-  Place movement;     // of each warp
-  Place inputs;       // [tile_rows, inputs] as stored
-  Place activated;    // [tile_rows, hidden] as stored
-  Place heads;        // [tile_rows, heads], and the rate's gradients after them
-  Place weights;      // shared: a copy for this block; otherwise it reads the packed ones
+  Place state;      // [cells, stride] as stored
+  Place next;       // likewise; in the scratch, it is copied back after every step
+  Place living;     // [cells]
+  Place flags;      // [tile_rows]
+  Place movement;   // of each warp
+  Place inputs;     // [tile_rows, inputs] as stored
+  Place activated;  // [tile_rows, hidden] as stored
+  Place heads;      // [tile_rows, heads], and the rate's gradients after them
+  Place weights;    // shared: a copy for this block; otherwise it reads the packed ones
 
   // Of the backward pass alone; gradients are float32.
   Place slopes;            // [tile_rows, hidden], of the activation; then the hidden layer's gradient

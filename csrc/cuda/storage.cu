@@ -95,13 +95,16 @@ __device__ inline bool has_converged(const Block<T>& block, double tolerance) {
   return sqrt(total.change) <= tolerance * sqrt(total.size);
 }
 
+// Copies a state, padding and all.
+__device__ inline void copy_state(const Block<T>& block, const T* from, T* to) {
+  for_each(block.cells * block.packets,
+           [&](int i) { store<packet>(to + i * packet, load<packet>(from + i * packet)); });
+}
+
+// All steps of one sample.
 template <class Products>
-__global__ void __launch_bounds__(block_threads, 1) forward(const __grid_constant__ ForwardLaunch launch) {
-  const ForwardCall& call = launch.call;
-  const Schedule& schedule = launch.common.schedule;
-  Block<T> block(launch.common);
-  const Sample<T> sample{block, blockIdx.x};
-  stage_weights(block);
+__device__ void sample_forward(const ForwardCall& call, Block<T>& block, const Sample<T>& sample) {
+  const Schedule& schedule = call.schedule;
   sample.read(call.state, 0, block.state);
   __syncthreads();
   int64_t step = 0;
@@ -111,13 +114,18 @@ __global__ void __launch_bounds__(block_threads, 1) forward(const __grid_constan
     }
     advance<Products>(block, sample, step);
     converged = schedule.tolerance >= 0 && has_converged(block, schedule.tolerance);
-    T* const old = block.state;
-    block.state = block.next;
-    block.next = old;
+    __syncthreads();
+    if (block.layout.next.shared) {
+      T* const old = block.state;
+      block.state = block.next;
+      block.next = old;
+    } else {
+      copy_state(block, block.next, block.state);
+      __syncthreads();
+    }
     if (schedule.trajectory_every > 0 && (step + 1) % schedule.trajectory_every == 0) {
       sample.write(block.state, call.trajectory, (step + 1) / schedule.trajectory_every - 1);
     }
-    __syncthreads();
   }
   if (schedule.trajectory_every > 0) {  // a sample that has stopped stays as it is
     for (int64_t kept = step / schedule.trajectory_every; kept < schedule.steps / schedule.trajectory_every; ++kept) {
@@ -128,10 +136,14 @@ __global__ void __launch_bounds__(block_threads, 1) forward(const __grid_constan
   if (call.taken != nullptr && threadIdx.x == 0) call.taken[sample.index] = step;
 }
 
-// Copies a state, padding and all.
-__device__ inline void copy_state(const Block<T>& block, const T* from, T* to) {
-  for_each(block.cells * block.packets,
-           [&](int i) { store<packet>(to + i * packet, load<packet>(from + i * packet)); });
+template <class Products>
+__global__ void __launch_bounds__(block_threads, 1) forward(const __grid_constant__ ForwardLaunch launch) {
+  Block<T> block(launch.common);
+  stage_weights(block);
+  for (int64_t index = blockIdx.x; index < launch.common.schedule.batch; index += gridDim.x) {
+    sample_forward<Products>(launch.call, block, Sample<T>{block, index});
+    __syncthreads();
+  }
 }
 
 __device__ inline void fill_zero(float* numbers, int count) {

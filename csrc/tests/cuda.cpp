@@ -232,7 +232,7 @@ Problem::Results run_cuda(Problem& problem, bool tf32 = false) {
   return problem.run(
       [&](const Plan& plan, const ForwardCall& call) {
         launch_forward(plan, device.tables(), call,
-                       device.execution(forward_scratch_bytes(plan, call.schedule.storage), tf32));
+                       device.execution(forward_scratch_bytes(plan, call.schedule, shared_limit(0)), tf32));
       },
       [&](const Plan& plan, const BackwardCall& call) {
         launch_backward(plan, device.tables(), call,

@@ -93,7 +93,7 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
     needed, available = _least_shared_bytes(module, bind(lattice, rule), dtype), _shared_limit(module, index)
     if needed > available:
         return (
-            f"a sample's states and one tile of cells take {needed} bytes of shared memory, and a block of this GPU "
+            f"a sample's state and one tile of cells take {needed} bytes of shared memory, and a block of this GPU "
             f"has {available}"
         )
     return None
@@ -137,6 +137,11 @@ def _scratch(like: Tensor, size: int) -> Tensor:
     return like.new_empty(size // 4, dtype=torch.float32)
 
 
+def _limit(device: torch.device) -> int:
+    """Bytes of shared memory that a block may have."""
+    return _shared_limit(_module(), device.index or 0)
+
+
 def _execution(device: torch.device, scratch: Tensor | None) -> Any:
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
     return _module().Execution(device.index or 0, stream(device), tf32, _address(scratch))
@@ -168,7 +173,7 @@ def forward(
     checkpoints = x.new_empty((kept, *x.shape)) if kept else None
     plan, tables = _resident_rule(_module(), automaton, x.device)
     plain = _schedule(x, schedule, drive, write_mask)
-    scratch = _scratch(x, plan.forward_scratch_bytes(plain))
+    scratch = _scratch(x, plan.forward_scratch_bytes(plain, _limit(x.device)))
     plan.forward(
         _execution(x.device, scratch),
         tables.data_ptr(),
@@ -204,7 +209,7 @@ def backward(
     gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))
     plan, tables = _resident_rule(_module(), automaton, x.device)
     plain = _schedule(x, schedule, drive, write_mask)
-    scratch = _scratch(x, plan.backward_scratch_bytes(plain, _shared_limit(_module(), x.device.index or 0)))
+    scratch = _scratch(x, plan.backward_scratch_bytes(plain, _limit(x.device)))
     plan.backward(
         _execution(x.device, scratch),
         tables.data_ptr(),

@@ -24,7 +24,7 @@ SIGNS = {
     RACE: "ThreadSanitizer: data race",
     POISON: "AddressSanitizer: use-after-poison",
     OVERFLOW: "AddressSanitizer: heap-buffer-overflow",
-    MISALIGNED: "runtime error: load of misaligned address",
+    MISALIGNED: "misaligned address",
 }
 """What each finding looks like in the output; a crash prints nothing."""
 
@@ -95,8 +95,8 @@ MUTATIONS = [
     Mutation(
         "shared memory for one cell too few",
         "layout.cpp",
-        "layout.next = memory.shared(state_bytes());",
-        "layout.next = memory.shared(state_bytes() - widths_.stride * number_);",
+        "layout.next = memory.shared_if_it_fits(state_bytes());",
+        "layout.next = memory.shared_if_it_fits(state_bytes() - widths_.stride * number_);",
         VALUES,
         POISON,
         "",
