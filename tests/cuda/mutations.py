@@ -85,7 +85,7 @@ MUTATIONS = [
     ),
     Mutation(
         "every block writes the first sample's number of steps",
-        "storage.cu",
+        "rollout.h",
         "call.taken[sample.index] = step",
         "call.taken[0] = step",
         VALUES,
