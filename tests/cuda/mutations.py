@@ -135,7 +135,7 @@ MUTATIONS = [
         "",
         "",
         OVERFLOW,
-        VALUES,
+        RACE,
     ),
     Mutation(
         "neighbors on the other side",

@@ -59,7 +59,7 @@ def test_products_run_on_tensor_cores_where_they_should(usage, kernel, products)
 
 
 @pytest.mark.parametrize(
-    "kernel", ["forwardINS0_4IeeeE", "backwardINS0_4IeeeE", "perceive_allILi4E", "adjoint_allILi4E"]
+    "kernel", ["forwardIfNS", "backwardIfNS", "perceive_allIfLi4E", "adjoint_allIfLi4E"]
 )
 def test_states_of_whole_packets_move_by_the_widest_accesses(usage, kernel):
     """float32 by 128 bits; half-width packets have 64."""

@@ -60,9 +60,9 @@ struct Fiber {
   State state;
   bool begun;
   unsigned place;
-  unsigned exchanges;
-  void* stack_of_scheduler;  // AddressSanitizer's
-  void* identity;            // ThreadSanitizer's
+  unsigned barriers, exchanges;  // so far
+  void* stack_of_scheduler;      // AddressSanitizer's
+  void* identity;                // ThreadSanitizer's
 };
 
 // The launch that runs.
@@ -103,18 +103,21 @@ void begin_block(size_t shared_bytes) {
   fill_undefined();
   __asan_poison_memory_region(memory() + shared_bytes, slots_start - shared_bytes);
 }
-void before_barrier(unsigned) {}
-void after_barrier(unsigned) {}
+void arrive(unsigned, unsigned) {}
+void leave(unsigned, unsigned) {}
 #elif CUBE_SANITIZER == 2
 // Identities for CUDA threads: neighboring blocks take different ones, and nothing orders those. A launch comes after
 // what its caller did, and before what its caller does.
 constexpr unsigned identity_sets = 3;
-constexpr unsigned barriers_a_block = most_threads / warp_threads + 1;
+constexpr unsigned barriers_a_block = 2 * (most_threads / warp_threads + 1);
 std::vector<void*> identities;
 void* scheduler_identity;
 char launch_begun, launch_ended, barriers[1024 * barriers_a_block];
 
-char* barrier_of(unsigned which) { return barriers + the_block % 1024 * barriers_a_block + which; }
+// A barrier and the next one on the same threads are two: a thread may arrive at the next before another has left this.
+char* barrier_of(unsigned which, unsigned round) {
+  return barriers + the_block % 1024 * barriers_a_block + 2 * which + round % 2;
+}
 void leave_scheduler(Fiber& fiber, void**) { __tsan_switch_to_fiber(fiber.identity, __tsan_switch_to_fiber_no_sync); }
 void back_in_scheduler(void*) {}
 void enter_fiber() { __tsan_acquire(&launch_begun); }
@@ -140,8 +143,8 @@ void begin_block(size_t) {
     fiber.identity = identities[fiber.place + fibers.size() * (the_block % identity_sets)];
   }
 }
-void before_barrier(unsigned which) { __tsan_release(barrier_of(which)); }
-void after_barrier(unsigned which) { __tsan_acquire(barrier_of(which)); }
+void arrive(unsigned which, unsigned round) { __tsan_release(barrier_of(which, round)); }
+void leave(unsigned which, unsigned round) { __tsan_acquire(barrier_of(which, round)); }
 #else
 void leave_scheduler(Fiber&, void**) {}
 void back_in_scheduler(void*) {}
@@ -151,8 +154,8 @@ void back_in_fiber(Fiber&) {}
 void begin_launch(size_t) {}
 void end_launch() {}
 void begin_block(size_t) { fill_undefined(); }
-void before_barrier(unsigned) {}
-void after_barrier(unsigned) {}
+void arrive(unsigned, unsigned) {}
+void leave(unsigned, unsigned) {}
 #endif
 
 // Changing threads by these built-ins costs no system call, as swapcontext does.
@@ -217,7 +220,7 @@ void run_block(size_t shared_bytes, Order order) {
     makecontext(&fiber.context, thread_main, 0);
     fiber.state = State::ready;
     fiber.begun = false;
-    fiber.exchanges = 0;
+    fiber.barriers = fiber.exchanges = 0;
   }
   const size_t threads = fibers.size();
   uint32_t random = 12345 + the_block;
@@ -256,19 +259,19 @@ unsigned grid_size() { return the_grid; }
 unsigned lane() { return current->place % warp_threads; }
 
 void synchronize_block() {
-  const unsigned of_block = most_threads / warp_threads;
-  before_barrier(of_block);
+  const unsigned of_block = most_threads / warp_threads, round = current->barriers++;
+  arrive(of_block, round);
   wait(State::at_barrier);
-  after_barrier(of_block);
+  leave(of_block, round);
 }
 
 const unsigned char* exchange(const void* mine, size_t bytes) {
-  const unsigned warp = current->place / warp_threads;
-  unsigned char* slots = memory() + slots_start + warp * warp_bytes + current->exchanges++ % 2 * (warp_bytes / 2);
+  const unsigned warp = current->place / warp_threads, round = current->exchanges++;
+  unsigned char* slots = memory() + slots_start + warp * warp_bytes + round % 2 * (warp_bytes / 2);
   std::memcpy(slots + lane() * slot_bytes, mine, bytes);
-  before_barrier(warp);
+  arrive(warp, round);
   wait(State::at_warp);
-  after_barrier(warp);
+  leave(warp, round);
   return slots;
 }
 
