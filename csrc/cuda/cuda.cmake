@@ -8,7 +8,7 @@ set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 # In the PyPI package the libraries lie in lib, where nvcc does not look.
 cmake_path(GET CMAKE_CUDA_COMPILER PARENT_PATH toolkit)
 cmake_path(GET toolkit PARENT_PATH toolkit)
-if(EXISTS "${toolkit}/lib" AND NOT EXISTS "${toolkit}/lib64")
+if(EXISTS "${toolkit}/nvvm" AND NOT EXISTS "${toolkit}/lib64")
   string(APPEND CMAKE_CUDA_FLAGS " -L${toolkit}/lib")
   list(APPEND CMAKE_LIBRARY_PATH "${toolkit}/lib")
 endif()

@@ -58,9 +58,7 @@ def test_products_run_on_tensor_cores_where_they_should(usage, kernel, products)
     assert all((u.tensor_instructions > 0) == (products != "Ieee") for u in chosen)
 
 
-@pytest.mark.parametrize(
-    "kernel", ["forwardIfNS", "backwardIfNS", "perceive_allIfLi4E", "adjoint_allIfLi4E"]
-)
+@pytest.mark.parametrize("kernel", ["forwardIfNS", "backwardIfNS", "perceive_allIfLi4E", "adjoint_allIfLi4E"])
 def test_states_of_whole_packets_move_by_the_widest_accesses(usage, kernel):
     """float32 by 128 bits; half-width packets have 64."""
     for kernels in usage.values():
