@@ -75,9 +75,10 @@ class CMakeBuild(build_ext):
 
         build = Path("build") / f"{part}-{sys.implementation.cache_tag}"
         cache = build / "CMakeCache.txt"
-        # An isolated build has its tools in a new folder each time, and CMake remembers the old one.
+        # An isolated build has its tools in a new folder each time, and CMake remembers the old one. What is compiled
+        # stays: all but the bindings need none of them.
         if cache.exists() and pybind11.get_cmake_dir() not in cache.read_text():
-            shutil.rmtree(build)
+            cache.unlink()
         configure = ["cmake", "-S", "csrc", "-B", str(build), "-G", "Ninja", f"-DCUBE_MODULE={part}"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
         configure += [f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={module_folder}"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cube_kernels import Lattice, perceive
+from cube_kernels import Lattice, Rule, perceive
 from cube_kernels.backends import cuda
 from tests.conformance.cases import STEPS, Case, assert_close, cases, draw_inputs, make_inputs, run
 from tests.conformance.test_backends import TOLERANCE, error
@@ -147,6 +147,13 @@ def test_an_empty_batch_has_zero_gradients(case):
     assert results.pop("result").shape == (0, *case.lattice.state_shape)
     for name, gradient in results.items():
         assert not gradient.any(), name
+
+
+def test_a_batch_of_more_samples_than_there_are_blocks():
+    rule = Rule(filters=1, hidden=5, drive=2, update="leaky", squash="tanh")
+    case = Case(Lattice((1, 1, 2), 3), rule, drive_batch="shared", batch=515)
+    check(case)
+    check(replace(case, drive_batch="each", tolerance=0.3))
 
 
 @pytest.mark.parametrize("case", cases(6), ids=str)
