@@ -72,7 +72,7 @@ MUTATIONS = [
         "    update_tile(block, tile);\n    if (threadIdx.x < block_threads / 2) __syncthreads();",
         BARRIER,
         BARRIER,
-        BARRIER,
+        RACE,
     ),
     Mutation(
         "two blocks share a slice of the scratch",
