@@ -134,7 +134,7 @@ MUTATIONS = [
         "    if (row >= tile.count) return;\n",
         "",
         "",
-        OVERFLOW,
+        POISON,
         RACE,
     ),
     Mutation(
