@@ -97,7 +97,7 @@ MUTATIONS = [
         "layout.cpp",
         "layout.next = memory.shared_if_it_fits(state_bytes());",
         "layout.next = memory.shared_if_it_fits(state_bytes() - widths_.stride * number_);",
-        VALUES,
+        "",
         POISON,
         "",
     ),
