@@ -21,10 +21,10 @@ lint: ## style and types; changes nothing
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' | xargs $(VENV)/bin/clang-format --dry-run -Werror
 
 format: ## puts Python and C++ into the project's style
 	tools/install.sh $(VENV) lint
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(VENV)/bin/clang-format -i
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' | xargs $(VENV)/bin/clang-format -i

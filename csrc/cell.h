@@ -1,9 +1,13 @@
 // The arithmetic of one cell, written once for any value type V that has + - * / and these functions:
 //   broadcast<V>(number), scaled(v, number), hyperbolic_tangent(v), logistic(v),
 //   select_negative(v, a, b) = v < 0 ? a : b.
-// A target supplies them for its vectors (or scalars).
+// A target supplies them for its vectors (or scalars), and says by CUBE_CELL_FUNCTION where these functions run.
 #pragma once
 #include "plan.h"
+
+#ifndef CUBE_CELL_FUNCTION
+#define CUBE_CELL_FUNCTION inline
+#endif
 
 namespace cube {
 namespace {
@@ -16,7 +20,7 @@ struct ValueAndSlope {
 
 // Hidden activations; gelu is the tanh form (Hendrycks and Gimpel, 2016, eq. 2).
 template <Activation kind, class V>
-inline ValueAndSlope<V> activate(V h) {
+CUBE_CELL_FUNCTION ValueAndSlope<V> activate(V h) {
   const V one = broadcast<V>(1);
   if constexpr (kind == Activation::relu) {
     return {select_negative(h, V{}, h), select_negative(h, V{}, select_negative(-h, one, V{}))};
@@ -37,7 +41,7 @@ inline ValueAndSlope<V> activate(V h) {
 }
 
 template <Squash kind, class V>
-inline ValueAndSlope<V> squash(V delta) {
+CUBE_CELL_FUNCTION ValueAndSlope<V> squash(V delta) {
   const V one = broadcast<V>(1);
   if constexpr (kind == Squash::tanh) {
     const V t = hyperbolic_tangent(delta);
@@ -50,7 +54,7 @@ inline ValueAndSlope<V> squash(V delta) {
 // The new state of a cell from its state x, the heads' outputs and its pace: the step size, a leaky cell's rate,
 // times the fire mask.
 template <Update kind, Squash squash_kind, class V>
-inline V updated(V x, V delta, V gate, V pace) {
+CUBE_CELL_FUNCTION V updated(V x, V delta, V gate, V pace) {
   const V target = squash<squash_kind>(delta).value;
   if constexpr (kind == Update::residual) {
     return x + pace * target;
@@ -74,7 +78,7 @@ struct UpdateGradient {
 // The vector-Jacobian product of `updated` with the gradient g of the new state. The pace's is that of a leaky
 // cell; the others' paces are constants.
 template <Update kind, Squash squash_kind, class V>
-inline UpdateGradient<V> updated_gradient(V x, V delta, V gate, V pace, V g) {
+CUBE_CELL_FUNCTION UpdateGradient<V> updated_gradient(V x, V delta, V gate, V pace, V g) {
   const V one = broadcast<V>(1);
   const auto target = squash<squash_kind>(delta);
   if constexpr (kind == Update::residual) {

@@ -65,10 +65,10 @@ struct Plan {
   const Offset* pool_offsets;
 };
 
-static inline int32_t head_count(const Plan& plan) { return plan.update == Update::gated ? 2 : 1; }
+static constexpr int32_t head_count(const Plan& plan) { return plan.update == Update::gated ? 2 : 1; }
 
 // Vectors of `channels` numbers that perception hands to the hidden layer.
-static inline int32_t percept_count(const Plan& plan) { return plan.filters > 0 ? plan.filters : plan.offset_count; }
+static constexpr int32_t percept_count(const Plan& plan) { return plan.filters > 0 ? plan.filters : plan.offset_count; }
 
 // Everything below is in the caller's layout and storage: contiguous, channels last.
 struct RuleWeights {

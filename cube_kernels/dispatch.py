@@ -11,12 +11,12 @@ from types import ModuleType
 
 import torch
 
-from cube_kernels.backends import native, reference
+from cube_kernels.backends import cuda, native, reference
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule
 
-BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native, reference)}
+BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native, cuda, reference)}
 """Every backend by name, in the order in which the automatic choice tries them."""
 
 BACKEND_VARIABLE = "CUBE_KERNELS_BACKEND"

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from cube_kernels.backends import native
+from cube_kernels.backends import cuda, native
 from cube_kernels.dispatch import BACKENDS
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
@@ -29,6 +29,9 @@ def report() -> str:
     module, _ = native.extension()
     if module is not None:
         lines.append(f"{'native':<14}{module.compiler}; this CPU runs {', '.join(module.supported_isas())}")
+    module, _ = cuda.extension()
+    if module is not None:
+        lines.append(f"{'cuda':<14}{module.build}; {module.device_report()}")
     lines.append("backends, for float32 states on the CPU, in the order of the automatic choice:")
     for name, backend in BACKENDS.items():
         reason = backend.why_not(Lattice((8, 8, 8), 16), Rule(), torch.float32, torch.device("cpu"))

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cube_kernels import philox
 from cube_kernels.automaton import Automaton, StepWeights
+from cube_kernels.backends.plans import lattice_plan, rule_plan
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule
@@ -99,57 +99,16 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
     return None
 
 
-def _lattice_plan(lattice: Lattice, filters: int) -> Any:
-    return _module().Plan(
-        shape=lattice.shape,
-        channels=lattice.channels,
-        offsets=lattice.offsets if filters else lattice.neighbors,
-        axis_targets=[[i for row in lattice.axis_targets(axis) for i in row] for axis in range(3)],
-        filters=filters,
-    )
-
-
 @lru_cache(maxsize=256)
 def perception_plan(lattice: Lattice, filters: int) -> Any:
     """The lattice as the C++ side sees it, with so many filters a channel; 0 for gathering."""
-    return _lattice_plan(lattice, filters)
+    return lattice_plan(_module(), lattice, filters)
 
 
 @lru_cache(maxsize=256)
 def plan(automaton: Automaton) -> Any:
     """The lattice and the rule as the C++ side sees them."""
-    lattice, rule = automaton.lattice, automaton.rule
-    made = _lattice_plan(lattice, rule.bank)
-    made.set_rule(
-        own_state=rule.own_state,
-        drive=rule.drive,
-        inputs=automaton.inputs,
-        hidden=rule.hidden,
-        activation=rule.activation,
-        squash=rule.squash,
-        # Replacing with another weight than one is leaking with that rate.
-        update="leaky" if rule.update == "replace" and rule.fire_rescale else rule.update,
-        step_size=rule.step_size,
-    )
-    if rule.fire_rate < 1:
-        made.set_fire(
-            threshold=philox.threshold(rule.fire_rate), scale=1 / rule.fire_rate if rule.fire_rescale else 1.0
-        )
-    if rule.clamp is not None:
-        made.set_clamp(*rule.clamp)
-    if lattice.boundary == "absorbing":
-        made.set_retention([lattice.axis_retention(axis) for axis in range(3)])
-    made.set_immutable(rule.immutable_channels)
-    if rule.alive is not None:
-        made.set_alive(
-            channel=rule.alive.channel,
-            threshold=rule.alive.threshold,
-            before=rule.alive.when != "after",
-            after=rule.alive.when != "before",
-            dead_value=rule.alive.dead_value,
-            offsets=lattice.offsets,
-        )
-    return made
+    return rule_plan(_module(), automaton)
 
 
 def _threads(operations: int) -> tuple[int, int]:

@@ -61,7 +61,7 @@ def call(steps=2, **changes):
         ({"steps": -1}, ValueError, "steps is -1"),
         ({"steps": 1.5}, TypeError, "1.5"),
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every is 0"),
-        ({"backend": "opencl"}, ValueError, "'opencl'.*'auto', 'native', 'reference'"),
+        ({"backend": "opencl"}, ValueError, "'opencl'.*'auto', 'native', .*'reference'"),
     ],
 )
 def test_a_wrong_call_is_refused(changes, error, message):
@@ -216,7 +216,7 @@ def test_layer_overrides_and_refusals():
     x = torch.randn(2, 2, 3, 4, 5)
     once = layer(x, steps=1)
     assert torch.equal(layer(x), layer(layer(once, steps=1), steps=1))
-    with pytest.raises(ValueError, match="'cuda9'.*'auto', 'native', 'reference'"):
+    with pytest.raises(ValueError, match="'cuda9'.*'auto', 'native', .*'reference'"):
         CubeLayer(LATTICE, RULE, steps=1, backend="cuda9")
     with pytest.raises(ValueError, match="steps is -1"):
         CubeLayer(LATTICE, RULE, steps=-1)

@@ -1,0 +1,118 @@
+// The Python module of the CUDA kernels. Like the native one it knows nothing of torch; its caller
+// (cube_kernels/backends/cuda.py) has checked every shape, dtype, stride and address.
+#include <memory>
+#include <string>
+
+#include "../plan_binding.h"
+#include "launch.h"
+#include "layout.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using cube::at;
+
+// A plan, its tables and the calls on it. `tables` is where a copy of them lies on the device.
+class CudaPlan : public cube::BoundPlan {
+ public:
+  using BoundPlan::BoundPlan;
+
+  // To be asked for once the rule's switches are set.
+  py::bytes tables() {
+    tables_ = std::make_unique<cube::TableMemory>(plan_);
+    const std::vector<uint8_t>& bytes = tables_->bytes();
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+
+  int64_t least_shared_bytes(const std::string& storage) const {
+    return cube::least_shared_bytes(plan_, cube::storage_named(storage));
+  }
+  int64_t forward_scratch_bytes(const cube::Schedule& schedule, int64_t shared_limit) const {
+    return cube::forward_scratch_bytes(plan_, schedule, shared_limit);
+  }
+  int64_t backward_scratch_bytes(const cube::Schedule& schedule, int64_t shared_limit) const {
+    return cube::backward_scratch_bytes(plan_, schedule, shared_limit);
+  }
+  int64_t bank_gradient_scratch_bytes(int64_t batch) const { return cube::bank_gradient_scratch_bytes(plan_, batch); }
+
+  void forward(const cube::Execution& execution, uintptr_t tables, const cube::Schedule& schedule,
+               const cube::WeightAddresses& weights, uintptr_t state, uintptr_t drive, uintptr_t write_mask,
+               uintptr_t result, uintptr_t checkpoints, uintptr_t trajectory, uintptr_t taken) const {
+    cube::launch_forward(plan_, tables_->at(tables),
+                         {schedule, cube::rule_weights(weights), at(state), at(drive), at<uint8_t>(write_mask),
+                          at(result), at(checkpoints), at(trajectory), at<int64_t>(taken)},
+                         execution);
+  }
+
+  void backward(const cube::Execution& execution, uintptr_t tables, const cube::Schedule& schedule,
+                const cube::WeightAddresses& weights, uintptr_t state, uintptr_t drive, uintptr_t write_mask,
+                uintptr_t checkpoints, uintptr_t taken, uintptr_t result_gradient, uintptr_t trajectory_gradient,
+                uintptr_t state_gradient, uintptr_t drive_gradient, const cube::WeightAddresses& gradients) const {
+    cube::launch_backward(plan_, tables_->at(tables),
+                          {schedule, cube::rule_weights(weights), at(state), at(drive), at<uint8_t>(write_mask),
+                           at(checkpoints), at<int64_t>(taken), at(result_gradient), at(trajectory_gradient),
+                           at(state_gradient), at(drive_gradient), cube::rule_gradients(gradients)},
+                          execution);
+  }
+
+  template <auto launch>
+  void perception(const cube::Execution& execution, uintptr_t tables, const std::string& storage, int64_t batch,
+                  uintptr_t bank, uintptr_t state, uintptr_t percepts, uintptr_t result) const {
+    cube::PerceptionCall call{};
+    call.storage = cube::storage_named(storage);
+    call.batch = batch;
+    call.bank = at(bank);
+    call.state = at(state);
+    call.percepts = at(percepts);
+    call.result = at(result);
+    launch(plan_, tables_->at(tables), call, execution);
+  }
+
+ private:
+  std::unique_ptr<cube::TableMemory> tables_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, m) {
+  m.doc() = "CUDA kernels of cube_kernels.";
+  m.attr("build") = CUBE_BUILD;
+  m.def("device_problem", &cube::device_problem);
+  m.def("device_report", &cube::device_report);
+  m.def("shared_limit", &cube::shared_limit);
+
+  py::class_<cube::Execution>(m, "Execution", py::module_local())
+      .def(py::init([](int device, uintptr_t stream, bool tf32, uintptr_t scratch) {
+        return cube::Execution{device, at(stream), tf32, at(scratch)};
+      }));
+
+  py::class_<cube::Schedule>(m, "Schedule", py::module_local())
+      .def(py::init([](const std::string& storage, int64_t batch, bool shared_drive, bool shared_write_mask,
+                       int64_t steps, int64_t checkpoint_every, uint64_t seed, int64_t trajectory_every,
+                       double tolerance) {
+        cube::Schedule schedule{};
+        schedule.storage = cube::storage_named(storage);
+        schedule.batch = batch;
+        schedule.shared_drive = shared_drive;
+        schedule.shared_write_mask = shared_write_mask;
+        schedule.steps = steps;
+        schedule.checkpoint_every = checkpoint_every;
+        schedule.seed = seed;
+        schedule.trajectory_every = trajectory_every;
+        schedule.tolerance = tolerance;
+        return schedule;
+      }));
+
+  cube::bind_plan<CudaPlan>(m)
+      .def("tables", &CudaPlan::tables)
+      .def("least_shared_bytes", &CudaPlan::least_shared_bytes)
+      .def("forward_scratch_bytes", &CudaPlan::forward_scratch_bytes)
+      .def("backward_scratch_bytes", &CudaPlan::backward_scratch_bytes)
+      .def("bank_gradient_scratch_bytes", &CudaPlan::bank_gradient_scratch_bytes)
+      .def("forward", &CudaPlan::forward)
+      .def("backward", &CudaPlan::backward)
+      .def("perceive", &CudaPlan::perception<cube::launch_perceive>)
+      .def("perceive_adjoint", &CudaPlan::perception<cube::launch_perceive_adjoint>)
+      .def("bank_gradient", &CudaPlan::perception<cube::launch_bank_gradient>);
+}

@@ -1,0 +1,85 @@
+// What a block of threads is, and where it keeps what it works on: decided on the host before a launch.
+#pragma once
+#include <cstdint>
+
+#include "../plan.h"
+
+namespace cube {
+
+constexpr int block_threads = 256;
+constexpr int warp_threads = 32;
+constexpr int block_warps = block_threads / warp_threads;
+// Of a backward pass: its scratch grows with them, and the order of its sums depends on them.
+constexpr int most_blocks = 512;
+
+constexpr int packet = 4;     // channels are padded with zeros to whole packets of numbers
+constexpr int fragment = 16;  // and the sides of matrices to whole fragments
+
+constexpr int64_t round_up(int64_t number, int64_t unit) { return (number + unit - 1) / unit * unit; }
+
+// Padded widths of a rule's vectors. A cell's input is [own state; percepts; drive].
+struct Widths {
+  explicit Widths(const Plan& plan);
+  int stride;  // of a cell's channels
+  int own, percepts, drive;
+  int inputs, hidden, heads;  // hidden 0: there are no layers
+};
+
+// Where each weight begins, in numbers. The rows of matrices are 16 bytes longer than their content, so that the
+// lanes of a warp, which read a column of them, meet in no bank of shared memory.
+struct WeightLayout {
+  WeightLayout(const Plan& plan, const Widths& widths, int number_bytes);
+  int bank;           // [filters, offsets, stride]
+  int hidden_weight;  // [hidden, inputs] in rows of hidden_stride
+  int hidden_bias;    // [hidden]
+  int head_weight;    // [heads, hidden] in rows of head_stride
+  int head_bias;      // [heads]
+  int rate;           // [stride]
+  int hidden_stride, head_stride;
+  int size;
+};
+
+// A piece of a block's memory, in bytes from the beginning of its shared memory or of its slice of the scratch.
+struct Place {
+  bool shared;
+  int64_t offset;
+};
+
+// All of a block's memory. What it does not use has no place.
+struct Layout {
+  int tile_rows;                                                  // cells that go through the layers together
+  int input_stride, activated_stride, slope_stride, head_stride;  // of the tile's rows, in numbers
+
+  Place state;      // [cells, stride] as stored
+  Place next;       // likewise; in the scratch, it is copied back after every step
+  Place living;     // [cells]
+  Place flags;      // [tile_rows]
+  Place movement;   // of each warp
+  Place inputs;     // [tile_rows, inputs] as stored
+  Place activated;  // [tile_rows, hidden] as stored
+  Place heads;      // [tile_rows, heads], and the rate's gradients after them
+  Place weights;    // shared: a copy for this block; otherwise it reads the packed ones
+
+  // Of the backward pass alone; gradients are float32.
+  Place slopes;            // [tile_rows, hidden], of the activation; then the hidden layer's gradient
+  Place gradient;          // [cells, stride], of the state
+  Place other_gradient;    // likewise, of the step before
+  Place percept_gradient;  // [cells, percepts]
+  Place drive_gradient;    // [cells, drive]
+  Place weight_gradient;   // WeightLayout::size
+  Place segment;           // states from a checkpoint to the next, [segment, cells, stride] as stored
+  Place segment_lives;     // [segment, cells]
+  Place result;            // in the scratch: what the block hands on, the weights' gradients
+
+  int64_t shared_bytes;
+  int64_t slice_bytes;  // of the scratch, for each block
+};
+
+// The least shared memory that a block needs for either direction of a call, in bytes.
+int64_t least_shared_bytes(const Plan& plan, Storage storage);
+
+// The layout that makes the best of `shared_limit` bytes, at least `least_shared_bytes`.
+Layout forward_layout(const Plan& plan, Storage storage, int64_t shared_limit);
+Layout backward_layout(const Plan& plan, Storage storage, int64_t segment, int64_t shared_limit);
+
+}  // namespace cube

@@ -1,0 +1,57 @@
+// Which cells a step changes: the fire mask, the write mask and the alive mask.
+#pragma once
+#include "block.h"
+#include "numbers.h"
+#include "tables.h"
+
+namespace cube {
+namespace {
+
+// The word of a cell from Philox4x32-10 (Salmon et al., SC 2011).
+__device__ inline uint32_t random_word(uint64_t seed, uint32_t sample, uint32_t step, uint32_t cell) {
+  uint32_t word[4] = {cell / 4, step, sample, 0};
+  uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t first = uint64_t{0xD2511F53} * word[0], second = uint64_t{0xCD9E8D57} * word[2];
+    const uint32_t a = static_cast<uint32_t>(second >> 32) ^ word[1] ^ low;
+    const uint32_t c = static_cast<uint32_t>(first >> 32) ^ word[3] ^ high;
+    word[1] = static_cast<uint32_t>(second);
+    word[3] = static_cast<uint32_t>(first);
+    word[0] = a;
+    word[2] = c;
+    low += 0x9E3779B9;
+    high += 0xBB67AE85;
+  }
+  return cell % 4 == 0 ? word[0] : cell % 4 == 1 ? word[1] : cell % 4 == 2 ? word[2] : word[3];
+}
+
+// What decides over a step of one sample, beside its state.
+struct Moment {
+  uint64_t seed;
+  int64_t sample, step;
+  const uint8_t* write_mask;  // of the sample; null if all cells may change
+};
+
+__device__ inline bool writable(const Moment& moment, int cell) {
+  return moment.write_mask == nullptr || moment.write_mask[cell] != 0;
+}
+
+__device__ inline bool fires(const Plan& plan, const Moment& moment, int cell) {
+  return plan.fire_threshold >> 32 != 0 ||
+         random_word(moment.seed, static_cast<uint32_t>(moment.sample), static_cast<uint32_t>(moment.step),
+                     static_cast<uint32_t>(cell)) < plan.fire_threshold;
+}
+
+// Whether the alive channel's largest value over the cell's neighborhood exceeds the threshold.
+template <class T>
+__device__ inline bool lives(const Plan& plan, const Tables& tables, const T* state, int stride, int cell) {
+  const float threshold = static_cast<float>(plan.alive_threshold);
+  for (int o = 0; o < plan.pool_count; ++o) {
+    const int near = tables.pool[o * static_cast<int>(plan.cells) + cell];
+    if (near >= 0 && widened(state[near * stride + plan.alive_channel]) > threshold) return true;
+  }
+  return false;
+}
+
+}  // namespace
+}  // namespace cube

@@ -1,0 +1,113 @@
+// A plan as the Python modules see it: made from plain numbers, one group of a rule's switches after the other.
+#pragma once
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "plan_memory.h"
+
+namespace cube {
+
+template <class E>
+E named(const std::string& name, const std::vector<const char*>& names) {
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (name == names[i]) return static_cast<E>(i);
+  }
+  throw std::invalid_argument("cube_kernels: unknown name '" + name + "'");
+}
+
+inline Storage storage_named(const std::string& name) {
+  return named<Storage>(name, {"float64", "float32", "bfloat16", "float16"});
+}
+
+template <class T = void>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// Addresses of a rule's weights or of their gradients, 0 for none.
+using WeightAddresses = std::array<uintptr_t, 6>;
+
+inline RuleWeights rule_weights(const WeightAddresses& p) {
+  return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5])};
+}
+inline RuleGradients rule_gradients(const WeightAddresses& p) {
+  return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5])};
+}
+
+class BoundPlan {
+ public:
+  using Offsets = std::vector<std::array<int32_t, 3>>;
+
+  BoundPlan(const std::array<int32_t, 3>& shape, int32_t channels, const Offsets& offsets,
+            std::array<std::vector<int32_t>, 3> axis_targets, int32_t filters)
+      : memory_(shape, channels, offsets, std::move(axis_targets), filters) {}
+
+  void set_rule(bool own_state, int32_t drive, int32_t inputs, int32_t hidden, const std::string& activation,
+                const std::string& squash, const std::string& update, double step_size) {
+    plan_.own_state = own_state;
+    plan_.drive = drive;
+    plan_.inputs = inputs;
+    plan_.hidden = hidden;
+    plan_.activation = named<Activation>(activation, {"relu", "gelu", "silu", "tanh"});
+    plan_.squash = named<Squash>(squash, {"identity", "tanh"});
+    plan_.update = named<Update>(update, {"residual", "replace", "gated", "leaky"});
+    plan_.step_size = step_size;
+  }
+
+  void set_fire(uint64_t threshold, double scale) {
+    plan_.fire_threshold = threshold;
+    plan_.fire_scale = scale;
+  }
+
+  void set_clamp(double low, double high) {
+    plan_.clamps = true;
+    plan_.low = low;
+    plan_.high = high;
+  }
+
+  void set_retention(const std::array<std::vector<double>, 3>& axes) { memory_.set_retention(axes); }
+
+  void set_immutable(const std::vector<int32_t>& channels) { memory_.set_immutable(channels); }
+
+  void set_alive(int32_t channel, double threshold, bool before, bool after, double dead_value,
+                 const Offsets& offsets) {
+    plan_.alive_channel = channel;
+    plan_.alive_threshold = threshold;
+    plan_.alive_before = before;
+    plan_.alive_after = after;
+    plan_.dead_value = dead_value;
+    memory_.set_pool(offsets);
+  }
+
+ protected:
+  PlanMemory memory_;
+  Plan& plan_ = memory_.plan;
+};
+
+// The class `Plan` of a module, ready for what else the module's plans can do.
+template <class P>
+pybind11::class_<P> bind_plan(pybind11::module_& m) {
+  namespace py = pybind11;
+  py::class_<P> plan(m, "Plan", py::module_local());
+  plan.def(py::init<const std::array<int32_t, 3>&, int32_t, const BoundPlan::Offsets&,
+                    std::array<std::vector<int32_t>, 3>, int32_t>(),
+           py::kw_only(), py::arg("shape"), py::arg("channels"), py::arg("offsets"), py::arg("axis_targets"),
+           py::arg("filters"))
+      .def("set_rule", &P::set_rule, py::kw_only(), py::arg("own_state"), py::arg("drive"), py::arg("inputs"),
+           py::arg("hidden"), py::arg("activation"), py::arg("squash"), py::arg("update"), py::arg("step_size"))
+      .def("set_fire", &P::set_fire, py::kw_only(), py::arg("threshold"), py::arg("scale"))
+      .def("set_clamp", &P::set_clamp)
+      .def("set_retention", &P::set_retention)
+      .def("set_immutable", &P::set_immutable)
+      .def("set_alive", &P::set_alive, py::kw_only(), py::arg("channel"), py::arg("threshold"), py::arg("before"),
+           py::arg("after"), py::arg("dead_value"), py::arg("offsets"));
+  return plan;
+}
+
+}  // namespace cube

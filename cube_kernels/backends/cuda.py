@@ -1,0 +1,263 @@
+"""CUDA kernels for small lattices on NVIDIA GPUs: a block of threads keeps a whole sample in shared memory for all
+steps of a call, which is one launch.
+
+Saves the states of every ``checkpoint_every``-th step; the backward pass is a launch of its own that replays each
+segment. Weight gradients are summed in an order that the batch alone decides, so results are bitwise the same on every
+run, and for every ``checkpoint_every``. Products are IEEE float32, or TF32 where
+``torch.backends.cuda.matmul.fp32_precision`` says so; half-width states go through tensor cores. A call neither waits
+nor copies, so it may be captured in a CUDA graph, once an earlier call has brought the lattice's tables to the device.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache, lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cube_kernels.automaton import Automaton, StepWeights, bind
+from cube_kernels.backends.plans import lattice_plan, rule_plan
+from cube_kernels.lattice import Lattice
+from cube_kernels.rule import Rule
+from cube_kernels.schedule import Schedule
+
+name = "cuda"
+
+STORAGE = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+DEVICE_TYPE = "cuda"
+PERCEPTION_CELLS = 1 << 16
+"""The largest lattice that perception alone takes; tables list the neighbors of every cell."""
+
+HOW_TO_BUILD = (
+    "the CUDA module is not built ({error}); install nvcc 12.8 or later (the CUDA toolkit, or `pip install "
+    "nvidia-cuda-nvcc`) and run `CUBE_KERNELS_BUILD_CUDA=1 pip install -e .` again"
+)
+
+
+@lru_cache(maxsize=1)
+def extension() -> tuple[ModuleType | None, str]:
+    """The compiled module and "", or None and why there is none."""
+    try:
+        return importlib.import_module("cube_kernels._cuda"), ""
+    except ImportError as error:
+        return None, HOW_TO_BUILD.format(error=error)
+
+
+def _module() -> ModuleType:
+    """The compiled module, in a call that ``why_not`` has let through."""
+    module, reason = extension()
+    assert module is not None, reason
+    return module
+
+
+def stream(device: torch.device) -> int:
+    """The address of the stream that a call on this device is queued on."""
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+@lru_cache(maxsize=64)
+def _device_problem(module: ModuleType, index: int) -> str:
+    return module.device_problem(index)
+
+
+@lru_cache(maxsize=64)
+def _shared_limit(module: ModuleType, index: int) -> int:
+    return module.shared_limit(index)
+
+
+@lru_cache(maxsize=1024)
+def _least_shared_bytes(module: ModuleType, automaton: Automaton, dtype: torch.dtype) -> int:
+    return rule_plan(module, automaton).least_shared_bytes(STORAGE[dtype])
+
+
+def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> str | None:
+    """None if this backend runs such a call, otherwise the reason."""
+    module, reason = extension()
+    if module is None:
+        return reason
+    if device.type != DEVICE_TYPE:
+        return f"it runs on NVIDIA GPUs, and the state is on {device}"
+    if dtype not in STORAGE:
+        return f"it computes in float32, and the state is {dtype}"
+    index = device.index or 0
+    problem = _device_problem(module, index)
+    if problem:
+        return problem
+    if rule is None:
+        if lattice.cells > PERCEPTION_CELLS:
+            return f"it is for small lattices, of up to {PERCEPTION_CELLS} cells, and this one has {lattice.cells}"
+        return None
+    needed, available = _least_shared_bytes(module, bind(lattice, rule), dtype), _shared_limit(module, index)
+    if needed > available:
+        return (
+            f"a sample's state and one tile of cells take {needed} bytes of shared memory, and a block of this GPU "
+            f"has {available}"
+        )
+    return None
+
+
+class Resident(NamedTuple):
+    """A plan, and its tables on one device."""
+
+    plan: Any
+    tables: Tensor
+
+
+def _resident(plan: Any, device: torch.device) -> Resident:
+    return Resident(plan, torch.frombuffer(bytearray(plan.tables()), dtype=torch.uint8).to(device, copy=True))
+
+
+# Never dropped: a captured graph goes on reading them.
+
+
+@cache
+def _resident_rule(module: ModuleType, automaton: Automaton, device: torch.device) -> Resident:
+    return _resident(rule_plan(module, automaton), device)
+
+
+@cache
+def _resident_perception(module: ModuleType, lattice: Lattice, filters: int, device: torch.device) -> Resident:
+    return _resident(lattice_plan(module, lattice, filters), device)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _aligned(tensor: Any) -> Any:
+    """Kernels move 16 bytes at once, which a view into another tensor may not allow."""
+    return tensor.clone() if tensor is not None and tensor.data_ptr() % 16 else tensor
+
+
+def _scratch(like: Tensor, size: int) -> Tensor:
+    """So many bytes on the same device."""
+    return like.new_empty(size // 4, dtype=torch.float32)
+
+
+def _limit(device: torch.device) -> int:
+    """Bytes of shared memory that a block may have."""
+    return _shared_limit(_module(), device.index or 0)
+
+
+def _execution(device: torch.device, scratch: Tensor | None) -> Any:
+    tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return _module().Execution(device.index or 0, stream(device), tf32, _address(scratch))
+
+
+def _schedule(x: Tensor, schedule: Schedule, drive: Tensor | None, write_mask: Tensor | None) -> Any:
+    shared_drive = drive is not None and drive.shape[0] == 1
+    shared_write_mask = write_mask is not None and write_mask.shape[0] == 1
+    return _module().Schedule(STORAGE[x.dtype], x.shape[0], shared_drive, shared_write_mask, *schedule)
+
+
+def forward(
+    x: Tensor,
+    weights: StepWeights,
+    automaton: Automaton,
+    schedule: Schedule,
+    drive: Tensor | None,
+    write_mask: Tensor | None,
+    keep_checkpoints: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The last state ``[B, D, H, W, C]``; the trajectory ``[kept, B, D, H, W, C]``, if any; the steps each sample
+    took ``[B]``, if it may stop; the checkpoints ``[checkpoints, B, D, H, W, C]``, if there are any. Every tensor is
+    contiguous."""
+    x = _aligned(x)
+    result = torch.empty_like(x)
+    trajectory = x.new_empty((schedule.kept, *x.shape)) if schedule.trajectory_every else None
+    taken = x.new_empty(x.shape[0], dtype=torch.int64) if schedule.tolerance >= 0 else None
+    kept = schedule.checkpoints if keep_checkpoints else 0
+    checkpoints = x.new_empty((kept, *x.shape)) if kept else None
+    plan, tables = _resident_rule(_module(), automaton, x.device)
+    plain = _schedule(x, schedule, drive, write_mask)
+    scratch = _scratch(x, plan.forward_scratch_bytes(plain, _limit(x.device)))
+    plan.forward(
+        _execution(x.device, scratch),
+        tables.data_ptr(),
+        plain,
+        [_address(w) for w in weights],
+        x.data_ptr(),
+        _address(drive),
+        _address(write_mask),
+        result.data_ptr(),
+        _address(checkpoints),
+        _address(trajectory),
+        _address(taken),
+    )
+    return result, trajectory, taken, checkpoints
+
+
+def backward(
+    result_gradient: Tensor,
+    trajectory_gradient: Tensor | None,
+    x: Tensor,
+    weights: StepWeights,
+    automaton: Automaton,
+    schedule: Schedule,
+    drive: Tensor | None,
+    write_mask: Tensor | None,
+    checkpoints: Tensor | None,
+    taken: Tensor | None,
+) -> tuple[Tensor, Tensor | None, StepWeights]:
+    """Gradients of the state, the drive and the weights. Every tensor is contiguous."""
+    x, result_gradient, trajectory_gradient = map(_aligned, (x, result_gradient, trajectory_gradient))
+    state_gradient = torch.empty_like(x)
+    drive_gradient = None if drive is None else torch.empty_like(drive)
+    gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))
+    plan, tables = _resident_rule(_module(), automaton, x.device)
+    plain = _schedule(x, schedule, drive, write_mask)
+    scratch = _scratch(x, plan.backward_scratch_bytes(plain, _limit(x.device)))
+    plan.backward(
+        _execution(x.device, scratch),
+        tables.data_ptr(),
+        plain,
+        [_address(w) for w in weights],
+        x.data_ptr(),
+        _address(drive),
+        _address(write_mask),
+        _address(checkpoints),
+        _address(taken),
+        result_gradient.data_ptr(),
+        _address(trajectory_gradient),
+        state_gradient.data_ptr(),
+        _address(drive_gradient),
+        [_address(g) for g in gradients],
+    )
+    return state_gradient, drive_gradient, gradients
+
+
+def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
+    """See :func:`cube_kernels.perceive`."""
+    vectors = len(lattice.neighbors) if filters is None else filters.shape[0]
+    percepts = x.new_empty((x.shape[0], *lattice.shape, vectors * lattice.channels))
+    x, filters = _aligned(x), _aligned(filters)
+    plan, tables = _resident_perception(_module(), lattice, 0 if filters is None else vectors, x.device)
+    arguments = STORAGE[x.dtype], x.shape[0], _address(filters), x.data_ptr(), 0, percepts.data_ptr()
+    plan.perceive(_execution(x.device, None), tables.data_ptr(), *arguments)
+    return percepts
+
+
+def perceive_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
+    """The transpose of perception in the state: ``[B, D, H, W, P·C]`` to ``[B, D, H, W, C]``."""
+    x = percepts.new_empty((percepts.shape[0], *lattice.shape, lattice.channels))
+    percepts, filters = _aligned(percepts), _aligned(filters)
+    count = 0 if filters is None else filters.shape[0]
+    plan, tables = _resident_perception(_module(), lattice, count, x.device)
+    arguments = STORAGE[x.dtype], x.shape[0], _address(filters), 0, percepts.data_ptr(), x.data_ptr()
+    plan.perceive_adjoint(_execution(x.device, None), tables.data_ptr(), *arguments)
+    return x
+
+
+def filter_gradient(x: Tensor, lattice: Lattice, percepts: Tensor) -> Tensor:
+    """The transpose of perception in the filters: ``[P, offsets, C]``."""
+    vectors = percepts.shape[-1] // lattice.channels
+    filters = x.new_empty((vectors, len(lattice.offsets), lattice.channels))
+    x, percepts = _aligned(x), _aligned(percepts)
+    plan, tables = _resident_perception(_module(), lattice, vectors, x.device)
+    scratch = _scratch(x, plan.bank_gradient_scratch_bytes(x.shape[0]))
+    arguments = STORAGE[x.dtype], x.shape[0], 0, x.data_ptr(), percepts.data_ptr(), filters.data_ptr()
+    plan.bank_gradient(_execution(x.device, scratch), tables.data_ptr(), *arguments)
+    return filters

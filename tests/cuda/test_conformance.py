@@ -1,0 +1,197 @@
+"""The CUDA kernels, emulated on the CPU, give what the reference gives: the same cases, the same tolerances as every
+backend. Shared memory is filled with NaN before every block, fresh tensors by ``poisoned``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cube_kernels import Lattice, Rule, perceive
+from cube_kernels.backends import cuda
+from tests.conformance.cases import STEPS, Case, assert_close, cases, draw_inputs, make_inputs, run
+from tests.conformance.test_backends import TOLERANCE, error
+
+pytestmark = pytest.mark.usefixtures("emulation", "poisoned")
+
+HALVES = [torch.bfloat16, torch.float16]
+# Operands keep 10 bits of mantissa, and a value is a dozen products deep.
+TF32_TOLERANCE = 2**-10 * 24
+
+
+def check(case: Case, tolerance: float = TOLERANCE[torch.float32]) -> None:
+    inputs = make_inputs(case, torch.float32)
+    truth = run(case, inputs.map(torch.Tensor.double), "reference")
+    assert_close(run(case, inputs, "cuda"), truth, tolerance)
+
+
+def check_half(case: Case, dtype: torch.dtype) -> None:
+    """As for the native backend: both round at the same places."""
+    inputs, eps = make_inputs(case, dtype), torch.finfo(dtype).eps
+    same, actual = run(case, inputs, "reference"), run(case, inputs, "cuda")
+    truth = run(case, inputs.map(torch.Tensor.double), "reference")
+    assert torch.equal(actual["steps"], same["steps"])
+    for name in actual.keys() & {"result", "trajectory"}:
+        assert error(actual[name], same[name]) < eps, name
+    for name in actual:
+        if name.startswith("gradient"):
+            assert error(actual[name], truth[name]) <= 2 * error(same[name], truth[name]) + 8 * eps, name
+
+
+@pytest.mark.parametrize("case", cases(60), ids=str)
+def test_cuda_agrees_with_reference(case):
+    check(case)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("case", cases(20), ids=str)
+def test_cuda_agrees_with_reference_in_half_width(case, dtype):
+    check_half(case, dtype)
+
+
+@pytest.fixture
+def tf32():
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    yield
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
+def is_smooth(case: Case) -> bool:
+    """Elsewhere a value that is rounded so early may come to the other side of a kink."""
+    rule = case.rule
+    return case.tolerance is None and rule.alive is None and rule.clamp is None and rule.activation != "relu"
+
+
+@pytest.mark.parametrize("case", [c for c in cases(40) if is_smooth(c)], ids=str)
+def test_cuda_agrees_to_ten_bits_where_tf32_is_allowed(case, tf32):
+    """And to no more, where there are products: the switch does something."""
+    check(case, TF32_TOLERANCE)
+    inputs = make_inputs(case, torch.float32)
+    rounded = run(case, inputs, "cuda")["gradient of x"]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    exact = run(case, inputs, "cuda")["gradient of x"]
+    assert torch.equal(rounded, exact) == (case.rule.hidden == 0)
+
+
+@pytest.mark.sweep
+def test_cuda_agrees_over_two_thousand_cases():
+    for case in cases(2000):
+        try:
+            check(case)
+        except AssertionError as wrong:
+            raise AssertionError(f"{case}: {wrong}") from wrong
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_cuda_agrees_over_five_hundred_cases_in_half_width(dtype):
+    for case in cases(500):
+        try:
+            check_half(case, dtype)
+        except AssertionError as wrong:
+            raise AssertionError(f"{case}: {wrong}") from wrong
+
+
+@pytest.mark.parametrize("order", ["1", "2"], ids=["reverse", "random"])
+@pytest.mark.parametrize("case", cases(8), ids=str)
+def test_results_do_not_depend_on_the_order_in_which_threads_run(case, order, monkeypatch):
+    inputs = draw_inputs(case, torch.bfloat16)
+    first = run(case, inputs, "cuda")
+    monkeypatch.setenv("CUBE_EMULATED_ORDER", order)
+    other = run(case, inputs, "cuda")
+    assert all(torch.equal(other[name], tensor) for name, tensor in first.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", cases(12), ids=str)
+def test_gradients_are_bitwise_the_same_for_every_checkpoint_interval(case, dtype):
+    inputs = draw_inputs(case, dtype)
+    first = run(case, inputs, "cuda", checkpoint_every=1)
+    for every in range(2, STEPS + 2):
+        other = run(case, inputs, "cuda", checkpoint_every=every)
+        for name, tensor in first.items():
+            assert torch.equal(other[name], tensor), f"{name} with checkpoint_every={every}"
+
+
+@pytest.mark.parametrize("shared", [16 << 10, 24 << 10, 40 << 10])
+@pytest.mark.parametrize("case", [c for c in cases(60) if c.lattice.cells > 48][:6], ids=str)
+def test_results_do_not_depend_on_what_fits_in_shared_memory(case, shared, monkeypatch):
+    """Where it is short, tiles are smaller, and weights and gradients lie in global memory."""
+    inputs = make_inputs(case, torch.bfloat16)
+    roomy = run(case, inputs, "cuda")
+    monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", str(shared))
+    monkeypatch.setattr(cuda, "_shared_limit", lambda module, index: module.shared_limit(index))
+    if cuda.why_not(case.lattice, case.rule, torch.bfloat16, torch.device("cpu")) is not None:
+        pytest.skip("its states need more")
+    # Sums over smaller tiles are rounded at other places.
+    assert_close(run(case, inputs, "cuda"), roomy, 4 * torch.finfo(torch.bfloat16).eps)
+
+
+@pytest.mark.parametrize("case", cases(12), ids=str)
+def test_non_contiguous_and_unaligned_inputs_give_the_same(case):
+    inputs = make_inputs(case, torch.float32)
+    first = run(case, inputs, "cuda")
+    strided = inputs.map(lambda t: torch.stack([t, t * 0], dim=-1)[..., 0])
+    shifted = inputs.map(lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view_as(t))
+    assert shifted.x.data_ptr() % 16
+    for other in (run(case, strided, "cuda"), run(case, shifted, "cuda")):
+        assert all(torch.equal(other[name], tensor) for name, tensor in first.items())
+
+
+@pytest.mark.parametrize("case", cases(12), ids=str)
+def test_an_empty_batch_has_zero_gradients(case):
+    empty = replace(case, batch=0)
+    results = run(empty, draw_inputs(empty, torch.float32), "cuda")
+    assert results.pop("result").shape == (0, *case.lattice.state_shape)
+    for name, gradient in results.items():
+        assert not gradient.any(), name
+
+
+def test_a_batch_of_more_samples_than_there_are_blocks():
+    rule = Rule(filters=1, hidden=5, drive=2, update="leaky", squash="tanh")
+    case = Case(Lattice((1, 1, 2), 3), rule, drive_batch="shared", batch=515)
+    check(case)
+    check(replace(case, drive_batch="each", tolerance=0.3))
+
+
+@pytest.mark.parametrize("case", cases(6), ids=str)
+def test_zero_steps_return_a_copy(case):
+    inputs = make_inputs(case, torch.float32)
+    results = run(case, inputs, "cuda", steps=0)
+    assert torch.equal(results["result"], inputs.x)
+    assert results["result"].data_ptr() != inputs.x.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
+@pytest.mark.parametrize("channels", [4, 5])
+@pytest.mark.parametrize("boundary", ["walls", "reflecting"])
+@pytest.mark.parametrize("filters", [None, 1, 5])
+def test_perception_alone_agrees_to_second_derivatives(dtype, channels, boundary, filters):
+    """First derivatives are the adjoint and the filters' gradient; theirs lead back to all three."""
+    lattice = Lattice((2, 3, 4), channels, "moore", boundary=boundary)
+
+    def derivatives(dtype: torch.dtype, backend: str) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> torch.Tensor:
+            drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+            return drawn.to(storage).to(dtype).requires_grad_()
+
+        x = draw(3, *lattice.state_shape)
+        bank = None if filters is None else draw(filters, len(lattice.offsets), channels)
+        tensors = [x] if bank is None else [x, bank]
+        y = perceive(x, lattice, bank, backend=backend)
+        cotangent = draw(*y.shape)
+        first = torch.autograd.grad(y, tensors, cotangent, create_graph=True)
+        total = sum((g * g.detach()).sum() for g in first)
+        return [
+            y,
+            *first,
+            *torch.autograd.grad(total, [*tensors, cotangent], allow_unused=True, materialize_grads=True),
+        ]
+
+    storage = dtype
+    for actual, truth in zip(derivatives(dtype, "cuda"), derivatives(torch.float64, "reference"), strict=True):
+        assert error(actual, truth) <= 8 * torch.finfo(dtype).eps

@@ -1,0 +1,107 @@
+"""What the CUDA backend refuses, with the reason in one message."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cube_kernels import BackendError, CubeLayer, Lattice, Rule, info, perceive
+from cube_kernels.backends import cuda
+from cube_kernels.dispatch import BACKENDS, choose
+
+GPU = torch.device("cuda", 0)
+SMALL = Lattice((4, 4, 4), 8)
+
+
+@pytest.fixture
+def built() -> None:
+    module, reason = cuda.extension()
+    if module is None:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def no_device(built) -> None:
+    module, _ = cuda.extension()
+    if not module.device_problem(0).startswith("no device"):
+        pytest.skip("there is a device")
+
+
+def test_backends_are_tried_in_order():
+    assert [name for name in BACKENDS if name != "triton"] == ["native", "cuda", "reference"]
+
+
+def test_a_state_on_the_cpu_is_refused(built):
+    layer = CubeLayer(SMALL, Rule(), steps=1, backend="cuda")
+    with pytest.raises(BackendError, match="it runs on NVIDIA GPUs, and the state is on cpu"):
+        layer(torch.randn(1, 4, 4, 4, 8))
+
+
+def test_float64_is_refused(built):
+    with pytest.raises(BackendError, match=r"it computes in float32, and the state is torch\.float64"):
+        choose("cuda", SMALL, Rule(), torch.float64, GPU)
+
+
+def test_a_machine_without_a_driver_says_so(no_device):
+    with pytest.raises(BackendError, match="no device: this machine has no NVIDIA driver"):
+        choose("cuda", SMALL, Rule(), torch.float32, GPU)
+
+
+def test_info_says_how_the_module_was_built_and_what_there_is(no_device):
+    report = info.report()
+    assert "nvcc" in report
+    assert "no device: this machine has no NVIDIA driver" in report
+
+
+def test_info_says_how_to_build_a_missing_module(monkeypatch):
+    reason = cuda.HOW_TO_BUILD.format(error="no module")
+    monkeypatch.setattr(cuda, "extension", lambda: (None, reason))
+    assert f"cuda        no: {reason}" in info.report()
+
+
+@pytest.mark.usefixtures("emulation")
+class TestEmulatedMachines:
+    """Devices that are not here."""
+
+    @pytest.fixture(autouse=True)
+    def ask_again(self, monkeypatch):
+        monkeypatch.setattr(cuda, "_device_problem", lambda module, index: module.device_problem(index))
+        monkeypatch.setattr(cuda, "_shared_limit", lambda module, index: module.shared_limit(index))
+
+    def refusal(self, lattice: Lattice = SMALL, rule: Rule | None = None) -> str:
+        with pytest.raises(BackendError) as refused:
+            choose("cuda", lattice, rule or Rule(), torch.float32, torch.device("cpu"))
+        return str(refused.value)
+
+    def test_an_old_driver(self, monkeypatch):
+        monkeypatch.setenv("CUBE_EMULATED_DRIVER", "12040")
+        assert "the NVIDIA driver is too old: it knows CUDA 12.4, and this module was built with" in self.refusal()
+
+    def test_an_old_gpu(self, monkeypatch):
+        monkeypatch.setenv("CUBE_EMULATED_CAPABILITY", "75")
+        assert "the GPU is too old: it has compute capability 7.5, and the kernels need 8.0" in self.refusal()
+
+    def test_a_lattice_that_does_not_fit(self, monkeypatch):
+        lattice, rule = Lattice((8, 8, 12), 32), Rule(hidden=128)
+        assert choose("cuda", lattice, rule, torch.float32, torch.device("cpu")) is cuda
+        state = 8 * 8 * 12 * 32 * 4
+        monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", "101376")  # of compute capability 8.6
+        message = self.refusal(lattice, rule)
+        needed = int(message.split("take ")[1].split(" bytes")[0])
+        assert state < needed < 1.5 * state
+        assert "and a block of this GPU has 101376" in message
+
+    def test_the_least_that_is_said_to_be_needed_is_enough(self, monkeypatch):
+        layer = CubeLayer(Lattice((3, 4, 5), 8), Rule(hidden=40, drive=3), steps=3, backend="cuda")
+        x, drive = torch.randn(2, 3, 4, 5, 8, requires_grad=True), torch.randn(2, 3, 4, 5, 3)
+        monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", "0")
+        needed = self.refusal(layer.lattice, layer.rule).split("take ")[1].split(" bytes")[0]
+        monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", needed)
+        layer(x, drive=drive).sum().backward()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+
+    def test_perception_of_a_large_lattice(self):
+        x = torch.zeros(0, 64, 64, 32, 1)
+        with pytest.raises(BackendError, match="of up to 65536 cells, and this one has 131072"):
+            perceive(x, Lattice((64, 64, 32), 1), backend="cuda")
