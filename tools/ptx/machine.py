@@ -18,6 +18,7 @@ from .formats import RAW, Array
 from .instructions import Barrier, Branch, Exit, Program
 from .memory import Global, Local, Shared
 from .operands import Source
+from .parse import Instruction
 from .statistics import Statistics
 
 WARP = 32
@@ -192,7 +193,7 @@ class Machine:
         self.statistics.instructions += self.size * (len(block.steps) + (block.end is not None))
         self.statistics.flops += self.size * block.flops
         try:
-            for step, instruction in block.steps:
+            for step, instruction in block.steps:  # noqa: B007 (the except clause names it)
                 step(self)
             if block.end is None:
                 self._go(index + 1, self.active)
@@ -250,7 +251,7 @@ class Machine:
                 raise self._divergent(index, int(wrong[0]), arrived)
         for index, lanes in self.waiting.items():
             self._go(index, None if lanes.size == self.threads else lanes)
-        passed = sum(arrived.values())
+        passed = np.sum(list(arrived.values()), axis=0)
         self.statistics.barriers += int(np.count_nonzero(passed))
         self.shared.epoch += (passed > 0).astype(np.int32)
         self.waiting = {}
@@ -266,13 +267,18 @@ class Machine:
         gone = int(np.count_nonzero(self.exited & (self.block == block)))
         rest = [*elsewhere, *([f"{gone} have exited"] if gone else [])]
         self.active = here
-        fault = KernelError(f"divergent barrier: {here.size} of {self.block_threads} threads wait here, {', '.join(rest)}", 0)
-        return self._located(fault, self.program.blocks[index - 1].end.instruction)
+        fault = KernelError(
+            f"divergent barrier: {here.size} of {self.block_threads} threads wait here, {', '.join(rest)}", 0
+        )
+        return self._located(fault, self._barrier(index))
 
-    def _barrier(self, index: int) -> str:
-        return str(self.program.blocks[index - 1].end.instruction)
+    def _barrier(self, index: int) -> Instruction:
+        """The one in front of a basic block."""
+        end = self.program.blocks[index - 1].end
+        assert end is not None
+        return end.instruction
 
-    def _located(self, fault: KernelError, instruction: Any) -> KernelError:
+    def _located(self, fault: KernelError, instruction: Instruction | None) -> KernelError:
         where = f"kernel {self.program.kernel.name}, {instruction}"
         if fault.lane is not None:
             lane = int(self.lanes()[fault.lane])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -81,17 +81,17 @@ class Ledger:
             self.reader[granules[also]] = np.broadcast_to(floor + MANY, granules.shape)[also]
         return writer, (writer >= floor) & (writer != token)
 
-    def write(self, granules: Array, who: Array, floor: Any, note: int | None = None) -> Array:
-        """Notes it, as a token of its own if there is one. Returns where it is out of order with what went before."""
+    def write(self, granules: Array, who: Array, floor: Any, note: int | None = None) -> tuple[Array, Array, Array]:
+        """Notes it, as a token of its own if there is one. Returns who was there last, and where this write is out of
+        order with an earlier write, and with a read."""
         token, floor = _along(who + floor, granules), _along(floor, granules)
-        writer = self.writer[granules]
-        reader = self.reader[granules]
-        race = ((writer >= floor) & (writer != token)) | ((reader >= floor) & (reader != token))
-        self.writer[granules] = token
-        race |= self.writer[granules] != token
-        if note is not None:
-            self.writer[granules] = note
-        return race
+        writer, reader = self.writer[granules], self.reader[granules]
+        self.writer[granules] = token if note is None else note
+        return (
+            np.maximum(writer, reader),
+            (writer >= floor) & (writer != token),
+            (reader >= floor) & (reader != token),
+        )
 
 
 def _along(value: Any, granules: Array) -> Any:
@@ -166,8 +166,11 @@ class Global:
             if segment.constant:
                 raise KernelError("writes a constant", _lane(which, np.ones(offsets.size, bool)))
             granules = segment.ledger.granules(offsets, width)
-            before = np.maximum(segment.ledger.writer[granules], segment.ledger.reader[granules])
-            race = segment.ledger.write(granules, who[which], GLOBAL_FLOOR)
+            before, written, read = segment.ledger.write(granules, who[which], GLOBAL_FLOOR)
+            race = written | read
+            if not race.any():
+                before = segment.ledger.writer[granules]
+                race = before != _along(who[which] + GLOBAL_FLOOR, granules)  # by two at once
             if race.any():
                 raise self._race("writes what is also touched by", before, race, which)
             segment.bytes.store(offsets, values[which])
@@ -254,14 +257,25 @@ class Shared:
         return self.bytes.load(offsets, width)
 
     def store(self, addresses: Array, values: Array, block: Array, who: Array) -> None:
+        """Two may write to one place if they write the same: compilers let every warp that holds a value store it."""
         offsets = self.offsets(addresses, values.shape[1], block)
-        self._claim(offsets, values.shape[1], addresses, block, who)
+        before, written, read = self._claim(offsets, values.shape[1], block, who)
+        if written.any():
+            different = (self.bytes.load(offsets, values.shape[1]) != values).any(axis=1)
+            written &= _along(different, written) | (before == IN_FLIGHT)
+        self._refuse_race(before, written | read, addresses)
         self.bytes.store(offsets, values)
+        lost = (self.bytes.load(offsets, values.shape[1]) != values).any(axis=1)
+        if lost.any():
+            lane = first_lane(lost)
+            where = int(addresses[lane])
+            raise KernelError(f"another thread writes another value to shared memory at offset {where} at once", lane)
 
     def begin_copy(self, addresses: Array, width: int, block: Array, who: Array) -> Array:
         """Of an asynchronous copy to there: until it ends, nobody may touch the place. Returns offsets."""
         offsets = self.offsets(addresses, width, block)
-        self._claim(offsets, width, addresses, block, who, IN_FLIGHT)
+        before, written, read = self._claim(offsets, width, block, who, IN_FLIGHT)
+        self._refuse_race(before, written | read, addresses)
         return offsets
 
     def end_copy(self, offsets: Array, values: Array, block: Array, who: Array) -> None:
@@ -273,16 +287,17 @@ class Shared:
         outside = addresses > self.size - width if self.size >= width else np.ones(addresses.size, bool)
         if outside.any():
             lane = first_lane(outside)
-            raise KernelError(f"{width} bytes at offset {int(addresses[lane])} of {self.size} bytes of shared memory", lane)
+            raise KernelError(
+                f"{width} bytes at offset {int(addresses[lane])} of {self.size} bytes of shared memory", lane
+            )
         return addresses.astype(np.int64) + block * self.stride
 
     def _claim(
-        self, offsets: Array, width: int, addresses: Array, block: Array, who: Array, note: int | None = None
-    ) -> None:
-        floor = self.epoch[block] * EPOCH
-        granules = self.ledger.granules(offsets, width)
-        before = np.maximum(self.ledger.writer[granules], self.ledger.reader[granules])
-        race = self.ledger.write(granules, who, floor, note)
+        self, offsets: Array, width: int, block: Array, who: Array, note: int | None = None
+    ) -> tuple[Array, Array, Array]:
+        return self.ledger.write(self.ledger.granules(offsets, width), who, self.epoch[block] * EPOCH, note)
+
+    def _refuse_race(self, before: Array, race: Array, addresses: Array) -> None:
         if race.any():
             raise self._race("writes", before, race, addresses)
 
@@ -317,7 +332,9 @@ class Local:
         outside = addresses > self.size - width if self.size >= width else np.ones(addresses.size, bool)
         if outside.any():
             lane = first_lane(outside)
-            raise KernelError(f"{width} bytes at offset {int(addresses[lane])} of {self.size} bytes of local memory", lane)
+            raise KernelError(
+                f"{width} bytes at offset {int(addresses[lane])} of {self.size} bytes of local memory", lane
+            )
         return addresses.astype(np.int64) + thread * self.stride
 
 

@@ -103,9 +103,7 @@ class _Launcher:
         *arguments: Any,
     ) -> None:
         given = [
-            (type_, value)
-            for (_, type_), value in zip(self.signature, arguments, strict=True)
-            if type_ != "constexpr"
+            (type_, value) for (_, type_), value in zip(self.signature, arguments, strict=True) if type_ != "constexpr"
         ]
         statistics = launch(
             program,

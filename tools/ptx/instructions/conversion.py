@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import FORMATS, Array, contiguous, flush, integer
+from ..formats import FORMATS, Array, flush, integer
 from ..operands import destination, expect, source
 from ..parse import Instruction
 from .floating import read_numbers
@@ -47,7 +47,7 @@ def float_to_integer(instruction: Instruction, f: Any) -> Step:
     """Out of range gives the nearest integer that there is, a NaN gives 0."""
     target, operand = expect(instruction, 2)
     wanted = integer(f.to)
-    read = read_numbers(operand, f.type, bool(getattr(f, "ftz", None)))
+    read = read_numbers(operand, f.type, getattr(f, "ftz", None))
     write = destination(target, wanted.itemsize * 8, signed=f.to[0] == "s")
     round_, limits = TO_INTEGER[f.round], np.iinfo(wanted)
 
@@ -67,7 +67,7 @@ def float_to_integer(instruction: Instruction, f: Any) -> Step:
 def float_to_whole(instruction: Instruction, f: Any) -> Step:
     target, operand = expect(instruction, 2)
     format_, round_ = FORMATS[f.to], TO_INTEGER[f.round]
-    read = read_numbers(operand, f.type, bool(getattr(f, "ftz", None)))
+    read = read_numbers(operand, f.type, getattr(f, "ftz", None))
     write = destination(target, format_.bits)
     if getattr(f, "saturate", None):
         return lambda m: write(m, format_.encode(np.clip(np.nan_to_num(round_(read(m)), nan=0.0), 0, 1)))
@@ -151,17 +151,13 @@ def to_tf32(instruction: Instruction, f: Any) -> Step:
     def step(m: Any) -> None:
         bits = read(m)
         values = bits.view(np.float32)
-        if f.round == "rna":
-            up = np.uint32(0x1000)
-        elif f.round == "rn":
-            up = np.uint32(0xFFF) + (bits >> np.uint32(13) & np.uint32(1))
-        else:
-            up = np.uint32(0)
-        rounded = (bits + up) & ~TF32_LOW
+        half = {"rna": 0x1000, "rn": 0xFFF, "rz": 0}[f.round]
+        tie: Any = bits >> np.uint32(13) & np.uint32(1) if f.round == "rn" else np.uint32(0)
+        rounded = (bits + np.uint32(half) + tie) & ~TF32_LOW
         if finite:
-            rounded = rounded - np.isinf(rounded.view(np.float32)) * np.uint32(0x2000)
+            rounded = rounded - np.isinf(rounded.view(np.float32)).astype(np.uint32) * np.uint32(0x2000)
         if relu:
             rounded = np.where(values > 0, rounded, np.uint32(0))
-        write(m, contiguous(np.where(np.isnan(values), np.uint32(0x7FFFFFFF), rounded), np.uint32))
+        write(m, np.where(np.isnan(values), np.uint32(0x7FFFFFFF), rounded))
 
     return step

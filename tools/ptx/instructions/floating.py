@@ -22,7 +22,7 @@ from .integer import set_predicate
 Function = Callable[..., Array]
 
 
-def read_numbers(operand: Operand, name: str, ftz: bool = False) -> Source:
+def read_numbers(operand: Operand, name: str, ftz: str | bool | None = None) -> Source:
     """The operand as an array to compute with."""
     format_ = FORMATS[name]
     if name in ("f32", "f64"):
@@ -141,10 +141,8 @@ def copy_sign(instruction: Instruction, f: Any) -> Work:
 def extremum(instruction: Instruction, f: Any) -> Work:
     """Of two or three numbers. A NaN loses, and with ``.NaN`` wins; -0 is below +0."""
     larger = instruction.opcode == "max"
-    if f.nan:
-        choose = np.maximum if larger else np.minimum
-    else:
-        choose = np.fmax if larger else np.fmin
+    names = ("minimum", "maximum") if f.nan else ("fmin", "fmax")
+    choose = getattr(np, names[larger])
 
     def function(*values: Array) -> Array:
         return reduce(two, values)
@@ -177,6 +175,6 @@ def compare(instruction: Instruction, f: Any) -> Work:
     """A comparison with a NaN is false, and with ``u`` at its end true."""
 
     def read(operand: Operand) -> Source:
-        return read_numbers(operand, f.type, bool(f.ftz))
+        return read_numbers(operand, f.type, f.ftz)
 
     return Work(set_predicate(instruction, f.combine, COMPARE[f.compare], read), 0)

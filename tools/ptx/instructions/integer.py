@@ -131,16 +131,14 @@ def with_carry(instruction: Instruction, f: Any) -> Step:
     dtype, raw = integer(f.type), RAW[bits]
     sources = [source(operand, bits, dtype) for operand in operands]
     write = destination(target, bits)
-    carries, subtracts, zero = opcode.endswith("c"), opcode.startswith("sub"), raw.type(0)
+    carries, subtracts = opcode.endswith("c"), opcode.startswith("sub")
 
     def step(m: Any) -> None:
-        *factors, last = [read(m) for read in sources]
-        if len(factors) == 2:
-            first = (np.multiply if f.part == "lo" else high_product)(*factors)
-        else:
-            (first,) = factors
-        a, b = first.view(raw), last.view(raw)
-        incoming = m.of(m.carry).astype(raw) if carries else zero
+        values = [read(m) for read in sources]
+        if len(values) == 3:
+            values[:2] = [(np.multiply if f.part == "lo" else high_product)(*values[:2])]
+        a, b = (value.view(raw) for value in values)
+        incoming: Array = m.of(m.carry).astype(raw) if carries else np.zeros(1, raw)
         if subtracts:
             difference = a - b
             result, outgoing = difference - incoming, (a < b) | (difference < incoming)

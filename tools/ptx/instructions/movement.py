@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import access
-from ..errors import KernelError, UnsupportedError
+from ..errors import KernelError
 from ..formats import FORMATS, RAW, Array, integer
 from ..memory import WINDOWS
 from ..operands import Source, address, destination, elements, expect, source
@@ -90,7 +90,8 @@ def _space(f: Any) -> str | None:
 
 
 @form(
-    f"ld {ORDER} {SPACE} .ca|cg|cs|lu|cv? .constant=nc? {CACHE} .policy=L2::cache_hint? {FETCH} .vec=v2|v4|v8? {MEMORY_TYPE}",
+    f"ld {ORDER} {SPACE} .ca|cg|cs|lu|cv? .constant=nc? {CACHE} .policy=L2::cache_hint? {FETCH} .vec=v2|v4|v8? "
+    f"{MEMORY_TYPE}",
     f"ld .space=const .vec=v2|v4? {MEMORY_TYPE}",
 )
 def load(instruction: Instruction, f: Any) -> Step:
@@ -153,8 +154,8 @@ UPDATE: dict[str, Callable[..., Array]] = {
     "and": np.bitwise_and,
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,
-    "exch": lambda old, new: new,
-    "cas": lambda old, expected, new: np.where(old == expected, new, old),
+    "exch": lambda old, new: np.asarray(new),
+    "cas": lambda old, expected, new: np.asarray(np.where(old == expected, new, old)),
 }
 SCOPE = ".relaxed|acquire|release|acq_rel? .cta|cluster|gpu|sys? .space=global|shared|shared::cta?"
 

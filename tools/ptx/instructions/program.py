@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedError
 from ..operands import Source, source
 from ..parse import Instruction, Kernel, Label, parse
-from . import asynchronous, conversion, floating, integer, movement, tensor, warp  # noqa: F401: they register forms
+from . import asynchronous, conversion, floating, integer, movement, tensor, warp  # noqa: F401 (they register forms)
 from .forms import Step, Work, decode
 from .movement import narrowest
 
@@ -65,7 +65,7 @@ class Program:
         packed = bytearray(self.argument_bytes)
         if len(values) > len(self.kernel.parameters):
             raise ValueError(f"{len(values)} arguments for {len(self.kernel.parameters)} parameters")
-        for parameter, value in zip(self.kernel.parameters, values):  # noqa: B905: the rest are zeros
+        for parameter, value in zip(self.kernel.parameters, values, strict=False):
             if isinstance(value, int):
                 value = (value & (1 << 8 * parameter.bytes) - 1).to_bytes(parameter.bytes, "little")
             elif isinstance(value, float):
@@ -76,7 +76,7 @@ class Program:
         return bytes(packed)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(text: str, name: str | None = None) -> Program:
     """The kernel of that name in PTX text, or the only one.
 
@@ -111,8 +111,8 @@ def load(text: str, name: str | None = None) -> Program:
 ENDS = {
     **dict.fromkeys(("bra", "bra.uni"), Branch),
     **dict.fromkeys(("ret", "ret.uni", "exit"), Exit),
-    **dict.fromkeys((f"{name}.sync{how}" for name in ("bar", "bar.cta") for how in ("",)), Barrier),
-    **dict.fromkeys((f"{name}.sync{how}" for name in ("barrier", "barrier.cta") for how in ("", ".aligned")), Barrier),
+    **dict.fromkeys(("bar.sync", "bar.cta.sync", "barrier.sync", "barrier.cta.sync"), Barrier),
+    **dict.fromkeys(("barrier.sync.aligned", "barrier.cta.sync.aligned"), Barrier),
 }
 
 

@@ -39,7 +39,9 @@ def check_members(m: Any, mask: Array) -> Array:
     missing = mask & ~(here | gone)
     if missing.any():
         lane = int(np.flatnonzero(missing)[0])
-        raise KernelError(f"lanes {int(missing[lane]):#x} of mask {int(mask[lane]):#x} are not at this instruction", lane)
+        raise KernelError(
+            f"lanes {int(missing[lane]):#x} of mask {int(mask[lane]):#x} are not at this instruction", lane
+        )
     own = np.uint32(1) << (m.lanes() % WARP).astype(np.uint32)
     if not (mask & own).all():
         lane = int(np.flatnonzero(~(mask & own).astype(bool))[0])
@@ -147,7 +149,7 @@ REDUCE: dict[str, Any] = {
 )
 def reduce_warp(instruction: Instruction, f: Any) -> Step:
     target, operand, members = expect(instruction, 3)
-    dtype = {"u": np.uint32, "s": np.int32, "b": np.uint32, "f": np.float32}[f.type[0]]
+    dtype: Any = {"u": np.uint32, "s": np.int32, "b": np.uint32, "f": np.float32}[f.type[0]]
     read, mask, write = source(operand, 32, dtype), source(members, 32), destination(target, 32)
     magnitude, nan = getattr(f, "magnitude", None), getattr(f, "nan", None)
     if f.operation in REDUCE:
@@ -166,10 +168,7 @@ def reduce_warp(instruction: Instruction, f: Any) -> Step:
         everyone[lanes] = np.abs(read(m)) if magnitude else read(m)
         rows = everyone.reshape(-1, WARP)[lanes // WARP]
         inside = (named[:, None] >> LANE.astype(np.uint32) & 1).astype(bool)
-        if nan:  # a NaN is no neutral element here: an own value is, twice
-            rows = np.where(inside, rows, everyone[lanes][:, None])
-        else:
-            rows = np.where(inside, rows, dtype(neutral))
+        rows = np.where(inside, rows, everyone[lanes][:, None] if nan else dtype(neutral))  # NaN is not neutral there
         write(m, np.ascontiguousarray(function.reduce(rows, axis=1)).astype(dtype))
 
     return step
@@ -179,7 +178,11 @@ def reduce_warp(instruction: Instruction, f: Any) -> Step:
 def synchronize_warp(instruction: Instruction, f: Any) -> Step:
     (members,) = expect(instruction, 1)
     mask = source(members, 32)
-    return lambda m: check_members(m, mask(m)) is None
+
+    def step(m: Any) -> None:
+        check_members(m, mask(m))
+
+    return step
 
 
 # ---------------------------------------------------------------------------------------------------- 8×8 matrices
