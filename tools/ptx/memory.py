@@ -126,7 +126,7 @@ class Segment:
         self.base = start // 32 * 32  # so that units of every width are aligned in it as they are in memory
         span = -(-(start + size - self.base) // 32) * 32
         pointer = (ctypes.c_uint8 * span).from_address(self.base)
-        self.bytes = Bytes(np.frombuffer(pointer, np.uint8))
+        self.bytes = Bytes(np.ctypeslib.as_array(pointer))
         self.ledger = Ledger(span, granule)
 
 

@@ -125,7 +125,7 @@ def parse(text: str, name: str | None = None) -> Kernel:
     entries = {match[1]: match for match in ENTRY.finditer(text)}
     if name is None and len(entries) == 1:
         (name,) = entries
-    if name not in entries:
+    if name is None or name not in entries:
         raise ValueError(f"no kernel {name!r}; the module has {', '.join(entries) or 'none'}")
     match = entries[name]
     target = re.search(r"\.target\s+(\w+)", text)
@@ -319,7 +319,7 @@ def _immediate(text: str) -> Immediate | None:
     if match := re.fullmatch(r"0[fF]([0-9a-fA-F]{8})|0[dD]([0-9a-fA-F]{16})", text):
         return Immediate(int(match[1] or match[2], 16), 32 if match[1] else 64, text)
     if re.fullmatch(r"-?\d+\.\d*", text):
-        return Immediate(*struct.unpack("<I", struct.pack("<f", float(text))), 32, text)
+        return Immediate(int.from_bytes(struct.pack("<f", float(text)), "little"), 32, text)
     return None
 
 

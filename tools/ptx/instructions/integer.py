@@ -134,7 +134,7 @@ def with_carry(instruction: Instruction, f: Any) -> Step:
     carries, subtracts = opcode.endswith("c"), opcode.startswith("sub")
 
     def step(m: Any) -> None:
-        values = [read(m) for read in sources]
+        values: list[Any] = [read(m) for read in sources]
         if len(values) == 3:
             values[:2] = [(np.multiply if f.part == "lo" else high_product)(*values[:2])]
         a, b = (value.view(raw) for value in values)
