@@ -51,6 +51,14 @@ def test_fused_multiply_add_rounds_once() -> None:
     assert_same(apply("fma.rn.f32", "f4", a, b, c), expected)
 
 
+def test_fused_multiply_add_of_doubles_rounds_once() -> None:
+    a, b, c = (rng.standard_normal(512) for _ in range(3))
+    c[:256] = -(a * b)[:256]
+    rows = zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
+    expected = np.array([float(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in rows])
+    assert_same(apply("fma.rn.f64", "f8", a, b, c), expected)
+
+
 @pytest.mark.parametrize("name", ["add", "sub", "mul"])
 def test_arithmetic(name: str) -> None:
     a, b = floats(512), floats(512, seed=1)

@@ -70,8 +70,8 @@ def _register(slot: int, raw: np.dtype[Any], dtype: np.dtype[Any]) -> Source:
     return lambda m: whole(m).view(dtype)
 
 
-def destination(operand: Operand, bits: int, signed: bool = False) -> Destination:
-    """Writes bits; into a wider register, extended by zeros or by the sign.
+def destination(operand: Operand, bits: int, extend: str = "") -> Destination:
+    """Writes bits; into a wider register, if `extend` is not empty: by the sign if it is "s", else by zeros.
 
     The array written becomes the register: it must be nobody else's.
     """
@@ -80,7 +80,7 @@ def destination(operand: Operand, bits: int, signed: bool = False) -> Destinatio
     if not isinstance(operand, Register):
         raise UnsupportedError(f"destination {operand}")
     slot, raw = operand.slot, RAW[operand.bits]
-    if operand.bits < bits:
+    if operand.bits < bits or (operand.bits > bits and not extend):
         raise UnsupportedError(f"a register of {operand.bits} bits, {operand.name}, for a result of {bits}")
     if operand.bits == bits:
 
@@ -97,8 +97,7 @@ def destination(operand: Operand, bits: int, signed: bool = False) -> Destinatio
         return write
 
     exact = destination(operand, operand.bits)
-    narrow = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
-    wide = np.dtype(f"{'i' if signed else 'u'}{operand.bits // 8}")
+    narrow, wide = (np.dtype(f"{'i' if extend == 's' else 'u'}{width // 8}") for width in (bits, operand.bits))
     return lambda m, value: exact(m, value.view(narrow).astype(wide))
 
 

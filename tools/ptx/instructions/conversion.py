@@ -22,7 +22,7 @@ def between_integers(instruction: Instruction, f: Any) -> Step:
     target, operand = expect(instruction, 2)
     given, wanted = integer(f.type), integer(f.to)
     read = source(operand, given.itemsize * 8, given, narrow=True)
-    write = destination(target, wanted.itemsize * 8, signed=f.to[0] == "s")
+    write = destination(target, wanted.itemsize * 8, extend=f.to[0])
     if not f.saturate:
         return lambda m: write(m, read(m).astype(wanted))
     low, high = (max(np.iinfo(t).min for t in (given, wanted)), min(np.iinfo(t).max for t in (given, wanted)))
@@ -48,7 +48,7 @@ def float_to_integer(instruction: Instruction, f: Any) -> Step:
     target, operand = expect(instruction, 2)
     wanted = integer(f.to)
     read = read_numbers(operand, f.type, getattr(f, "ftz", None))
-    write = destination(target, wanted.itemsize * 8, signed=f.to[0] == "s")
+    write = destination(target, wanted.itemsize * 8, extend=f.to[0])
     round_, limits = TO_INTEGER[f.round], np.iinfo(wanted)
 
     def step(m: Any) -> None:

@@ -60,6 +60,21 @@ def fused(a: Array, b: Array, c: Array) -> Array:
     return a.astype(np.float64) * b + c
 
 
+SPLIT = 2.0**27 + 1
+
+
+def fused_double(a: Array, b: Array, c: Array) -> Array:
+    """With the product's and the sum's rounding errors added back (Dekker 1971, Knuth), where they do not overflow."""
+    product, total = a * b, a * b + c
+    high_a, high_b = (SPLIT * x - (SPLIT * x - x) for x in (a, b))
+    low_a, low_b = a - high_a, b - high_b
+    of_product = low_a * low_b - (((product - high_a * high_b) - low_a * high_b) - high_a * low_b)
+    part = total - product
+    of_sum = (product - (total - part)) + (c - part)
+    exact = total + (of_product + of_sum)
+    return np.where(np.isfinite(exact), exact, total)
+
+
 @form(
     *(f"{name} .rn? .ftz=ftz? .saturate=sat? .type=f32" for name in BINARY),
     *(f"{name} .rn? .type=f64|bf16|bf16x2" for name in BINARY),
@@ -80,6 +95,11 @@ def binary_mixed(instruction: Instruction, f: Any) -> Work:
 )
 def multiply_add(instruction: Instruction, f: Any) -> Work:
     return elementwise(instruction, fused, [f.type] * 3, f.type, f, flops=2)
+
+
+@form("fma .rn .type=f64")
+def multiply_add_double(instruction: Instruction, f: Any) -> Work:
+    return elementwise(instruction, fused_double, [f.type] * 3, f.type, f, flops=2)
 
 
 @form("fma .rn .saturate=sat? .type=f32 .narrow=bf16|f16")

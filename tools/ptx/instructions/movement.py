@@ -100,7 +100,7 @@ def load(instruction: Instruction, f: Any) -> Step:
     space = "global" if f.space == "const" else _space(f)
     locate, width, raw = address(place), bits // 8 * count, RAW[bits]
     constant = bool(getattr(f, "constant", None))
-    writes = [destination(e, bits, signed=f.type[0] == "s") for e in elements(target, count)]
+    writes = [destination(e, bits, extend=f.type[0]) for e in elements(target, count)]
 
     def step(m: Any) -> None:
         values = access.load(m, space, locate(m), width, constant=constant).view(raw)
@@ -115,7 +115,7 @@ def load_parameter(instruction: Instruction, f: Any) -> Step:
     target, place = expect(instruction, 2)
     assert isinstance(place, Address)
     bits, count = int(f.type[1:]), int((f.vec or "v1")[1:])
-    writes = [destination(e, bits, signed=f.type[0] == "s") for e in elements(target, count)]
+    writes = [destination(e, bits, extend=f.type[0]) for e in elements(target, count)]
     width, raw = bits // 8 * count, RAW[bits]
     if isinstance(place.base, Symbol):
         start = place.base.offset + place.offset
