@@ -59,6 +59,17 @@ def test_fused_multiply_add_of_doubles_rounds_once() -> None:
     assert_same(apply("fma.rn.f64", "f8", a, b, c), expected)
 
 
+def test_fused_multiply_add_rounded_down() -> None:
+    """The largest f32 that is not above the exact value."""
+    a, b, c = (rng.standard_normal(512).astype("f4") for _ in range(3))
+    c[:256] = 12582913.0  # as exponentials use it, to round to a whole number
+    found = apply("fma.rm.f32", "f4", a, b, c)
+    rows = zip(a.tolist(), b.tolist(), c.tolist(), found.tolist(), strict=True)
+    for x, y, z, result in rows:
+        exact = Fraction(x) * Fraction(y) + Fraction(z)
+        assert Fraction(result) <= exact < Fraction(float(np.nextafter(np.float32(result), np.float32(np.inf))))
+
+
 @pytest.mark.parametrize("name", ["add", "sub", "mul"])
 def test_arithmetic(name: str) -> None:
     a, b = floats(512), floats(512, seed=1)

@@ -97,6 +97,22 @@ def multiply_add(instruction: Instruction, f: Any) -> Work:
     return elementwise(instruction, fused, [f.type] * 3, f.type, f, flops=2)
 
 
+def fused_down(a: Array, b: Array, c: Array) -> Array:
+    """Rounded down, to float32: the product is exact in double, the error of its sum known (Knuth)."""
+    product = a.astype(np.float64) * b
+    total = product + c
+    part = total - product
+    error = (product - (total - part)) + (c - part)
+    near = total.astype(np.float32)
+    above = (near > total) | ((near == total) & (error < 0))
+    return np.where(above, np.nextafter(near, np.float32(-np.inf)), near)
+
+
+@form("fma .rm .ftz=ftz? .type=f32")
+def multiply_add_down(instruction: Instruction, f: Any) -> Work:
+    return elementwise(instruction, fused_down, [f.type] * 3, f.type, f, flops=2)
+
+
 @form("fma .rn .type=f64")
 def multiply_add_double(instruction: Instruction, f: Any) -> Work:
     return elementwise(instruction, fused_double, [f.type] * 3, f.type, f, flops=2)
@@ -142,6 +158,7 @@ def change_sign(instruction: Instruction, f: Any) -> Work:
 @form(
     *(f"{name} .approx .ftz=ftz? .type=f32" for name in ("ex2", "lg2", "sin", "cos", "rcp", "sqrt", "rsqrt")),
     *(f"{name} .rn .ftz=ftz? .type=f32" for name in ("rcp", "sqrt")),
+    *(f"{name} .rn .type=f64" for name in ("rcp", "sqrt")),
     "ex2 .approx .ftz? .type=f16|f16x2|bf16|bf16x2",
     "tanh .approx .type=f32|f16|f16x2|bf16|bf16x2",
 )
