@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs this checkout, editable, with extras into a virtual environment, which is made if it is not there.
-# A torch that the environment already has stays; otherwise constraints.txt says which.
+# A torch and a Triton that the environment already has stay; otherwise constraints.txt says which.
 #
 #   tools/install.sh VENV EXTRA[,EXTRA...]
 set -eu
@@ -12,8 +12,11 @@ extras=$2
 python=$venv/bin/python
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
-torch=$("$python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)
-sed "s/^torch==.*/torch==${torch:-$(sed -n 's/^torch==//p' constraints.txt)}/" constraints.txt >"$constraints"
+cp constraints.txt "$constraints"
+for name in torch triton; do
+  present=$("$python" -c "from importlib.metadata import version; print(version('$name'))" 2>/dev/null || true)
+  [ -z "$present" ] || sed -i "s/^$name==.*/$name==$present/" "$constraints"
+done
 
 "$python" -m pip install --quiet --constraint "$constraints" --editable ".[$extras]"
 # The embedded teacher declares sentence-transformers, of which nothing here is used.
