@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -32,6 +33,19 @@ def numpy_name(ptx: str) -> str:
 
 def truncating(a: int, b: int) -> int:
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+
+
+@pytest.mark.parametrize("type_", ["s16", "u16"])
+@pytest.mark.parametrize(("name", "function"), [("add", operator.add), ("min", min), ("max", max)])
+def test_packed_halves_do_not_meet(name, function, type_):
+    """A carry out of the low half, and a sign of its own for each half."""
+    dtype = numpy_name(type_)
+    a, b = (np.array(values, np.uint16) for values in ([0xFFFF, 1, 0x8000, 5, 0x7FFF, 0], [1, 2, 0x8000, 0xFFFE, 1, 0]))
+    found = apply(f"{name}.{type_}x2", "u4", a.view(np.uint32), b.view(np.uint32)).view(dtype)
+    expected = [
+        wrap(function(x, y), dtype) for x, y in zip(a.view(dtype).tolist(), b.view(dtype).tolist(), strict=True)
+    ]
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("type_", ["s16", "u16", "s32", "u32", "s64", "u64"])

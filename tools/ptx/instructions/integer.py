@@ -63,6 +63,17 @@ def binary(instruction: Instruction, f: Any) -> Step:
     return elementwise(instruction, BINARY[instruction.opcode], [f.type, f.type], f.type)
 
 
+@form(*(f"{name} .type=s16x2|u16x2" for name in ("add", "min", "max")))
+def binary_packed(instruction: Instruction, f: Any) -> Step:
+    """Two 16-bit numbers in each register, which do not meet."""
+    function, half = BINARY[instruction.opcode], integer(f.type.removesuffix("x2"))
+
+    def apart(a: Array, b: Array) -> Array:
+        return function(a.view(half), b.view(half)).view(np.uint32)
+
+    return elementwise(instruction, apart, ["b32", "b32"], "b32")
+
+
 def high_product(a: Array, b: Array) -> Array:
     """The upper half of the product of two arrays of one type."""
     if a.dtype.itemsize < 8:
