@@ -75,7 +75,7 @@ def input_gradients(
     d_units = tl.trans(d_hidden)
     none = tl.zeros((unit.shape[0], plan.width), tl.float32)
     add_vector(part + plan.hidden_bias_start, unit, plan.hidden, tl.sum(d_hidden, axis=0))
-    for k in tl.static_range(plan.tiles):
+    for k in tl.static_range(tl.constexpr(plan.tiles)):
         start = k * plan.channels
         d_weight = multiply(d_units, held[k], none, storage, plan)
         add_tile(part, unit, plan.hidden, plan.inputs, start, d_weight, plan.channels, plan.width)
@@ -113,7 +113,7 @@ def hidden_gradient(a, slope, d_heads, weights, unit, part, storage: tl.constexp
     channel = tl.arange(0, plan.width)
     d_a = tl.zeros(a.shape, tl.float32)
     none = tl.zeros((plan.width, unit.shape[0]), tl.float32)
-    for head in tl.static_range(plan.heads):
+    for head in tl.static_range(tl.constexpr(plan.heads)):
         d_a = multiply(d_heads[head], head_tile(weights, head, unit, plan), d_a, storage, plan)
         d_weight = multiply(tl.trans(d_heads[head]), a, none, storage, plan)
         address = part + plan.head_weight_start + (head * plan.channels + channel)[:, None] * plan.hidden
@@ -204,7 +204,7 @@ def step_gradient_kernel(
 
         d_heads = (d_delta, d_gate)
         if plan.hidden:
-            for head in tl.static_range(plan.heads):
+            for head in tl.static_range(tl.constexpr(plan.heads)):
                 start = plan.head_bias_start + head * plan.channels
                 add_vector(part + start, channel, plan.channels, tl.sum(d_heads[head], axis=0))
             for chunk in tl.range(0, chunks):
@@ -215,7 +215,7 @@ def step_gradient_kernel(
                     inputs, weights, at, held, d_hidden, unit, chunk, own, percept_gradient, drive_gradient, part, plan
                 )
         else:
-            for head in tl.static_range(plan.heads):
+            for head in tl.static_range(tl.constexpr(plan.heads)):
                 store_or_add(percept_gradient, at, 0, head * plan.channels, d_heads[head], plan)
         store_rows(gradient, at.row, at.inside, plan.channels, 0, own, plan.channels, plan.width)
 

@@ -48,12 +48,12 @@ def load_neighbors(state, at, offsets, o, plan: tl.constexpr):
 def weighted_sums(state, bank, at, offsets, plan: tl.constexpr, BLOCK: tl.constexpr):
     """A tuple of ``[BLOCK, width]``, one for each filter, in one pass over the offsets."""
     sums = ()
-    for _ in tl.static_range(plan.filters):
+    for _ in tl.static_range(tl.constexpr(plan.filters)):
         sums = sums + (tl.zeros((BLOCK, plan.width), tl.float32),)  # noqa: RUF005: Triton unpacks no tuples
     for o in tl.range(0, plan.offsets):
         x = load_neighbors(state, at, offsets, o, plan)
         added = ()
-        for p in tl.static_range(plan.filters):
+        for p in tl.static_range(tl.constexpr(plan.filters)):
             added = added + (sums[p] + x * filter_taps(bank, p, o, plan)[None, :],)  # noqa: RUF005
         sums = added
     return sums
@@ -67,7 +67,7 @@ def perceive_kernel(
     stride: tl.constexpr = plan.percepts * plan.channels
     if plan.filters:
         sums = weighted_sums(state, bank, at, offsets, plan, BLOCK)
-        for p in tl.static_range(plan.filters):
+        for p in tl.static_range(tl.constexpr(plan.filters)):
             store_rows(percepts, at.row, at.inside, stride, p * plan.channels, sums[p], plan.channels, plan.width)
     else:
         for o in tl.range(0, plan.offsets):
@@ -110,7 +110,7 @@ def adjoint_kernel(
                 reader, there = reach(at, d, h, w, readers, o, around)
                 there = there & shows
                 if plan.filters:
-                    for p in tl.static_range(plan.filters):
+                    for p in tl.static_range(tl.constexpr(plan.filters)):
                         g = load_rows(percepts, reader, there, stride, p * plan.channels, plan.channels, plan.width)
                         total += g * filter_taps(bank, p, o, plan)[None, :]
                 else:
@@ -130,7 +130,7 @@ def filter_gradient_kernel(
         at = block_of_cells(block, rows, D, H, W, BLOCK)
         for o in tl.range(0, plan.offsets):
             x = load_neighbors(state, at, offsets, o, plan)
-            for p in tl.static_range(plan.filters):
+            for p in tl.static_range(tl.constexpr(plan.filters)):
                 g = load_rows(percepts, at.row, at.inside, stride, p * plan.channels, plan.channels, plan.width)
                 address = part + (p * plan.offsets + o) * plan.channels + channel
                 add_to(address, tl.sum(x * g, axis=0), channel < plan.channels)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
 from cube_kernels.automaton import Automaton
 from cube_kernels.backends.triton.geometry import images
@@ -19,11 +20,15 @@ def power_of_two(size: int, least: int = 1) -> int:
     return max(least, 1 << max(size - 1, 0).bit_length())
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Plan(str):
     """Handed to a kernel as one compile-time value. Perception alone takes the rule's fields as they stand here.
 
-    A tuple of plain values, because Triton's autotuner writes its key to disk as JSON.
+    It is also the text of its fields: by that Triton tells compile-time values apart, in memory and on disk.
     """
+
+    def __new__(cls, **fields: Any) -> Plan:
+        return super().__new__(cls, fields)
 
     channels: int
     boundary: str
@@ -123,14 +128,21 @@ def _whole_vectors(size: int) -> int:
 def perception_plan(lattice: Lattice, filters: int) -> Plan:
     """Of perception alone, with so many filters a channel; 0 for gathering."""
     offsets = lattice.offsets if filters else lattice.neighbors
-    return Plan(lattice.channels, lattice.boundary, len(offsets), filters, images(lattice, offsets))
+    return Plan(
+        channels=lattice.channels,
+        boundary=lattice.boundary,
+        offsets=len(offsets),
+        filters=filters,
+        images=images(lattice, offsets),
+    )
 
 
 @lru_cache(maxsize=256)
 def rule_plan(automaton: Automaton, tf32: bool, half_dots: bool) -> Plan:
     """Of a step."""
     rule, lattice = automaton.rule, automaton.lattice
-    return perception_plan(lattice, rule.bank)._replace(
+    return replace(
+        perception_plan(lattice, rule.bank),
         own_state=rule.own_state,
         drive=rule.drive,
         hidden=rule.hidden,

@@ -114,7 +114,7 @@ def hidden_chunk(inputs, weights, at, held, unit, plan: tl.constexpr):
     storage: tl.constexpr = inputs.state.dtype.element_ty
     sums = tl.zeros((at.cell.shape[0], unit.shape[0]), tl.float32)
     sums += load_vector(weights.hidden_bias, unit, plan.hidden)[None, :]
-    for k in tl.static_range(plan.tiles):
+    for k in tl.static_range(tl.constexpr(plan.tiles)):
         weight = hidden_tile(weights, unit, k * plan.channels, plan.channels, plan.width, plan)
         sums = multiply(held[k], tl.trans(weight), sums, storage, plan)
     if plan.filters == 0:
@@ -207,7 +207,7 @@ def keeps(inputs, at, numbers, plan: tl.constexpr):
         row = at.sample * inputs.mask_stride + at.cell
         kept = kept | (tl.load(inputs.write_mask + row, mask=at.inside, other=0).to(tl.int32) == 0)
     fixed = channel < 0
-    for channel_fixed in tl.static_range(plan.immutable_count):
+    for channel_fixed in tl.static_range(tl.constexpr(plan.immutable_count)):
         fixed = fixed | (channel == plan.immutable[channel_fixed])
     return kept[:, None] | fixed[None, :]
 
