@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from triton.runtime import interpreter
-from triton.runtime.interpreter import GridExecutor, InterpretedFunction, InterpreterBuilder
+from triton.runtime.interpreter import GridExecutor, InterpreterBuilder
 
 
 class Fault(AssertionError):
@@ -73,7 +73,11 @@ class Launch:
 def sanitized() -> Iterator[None]:
     """Checks every kernel that is launched inside."""
     builder, launches = interpreter.interpreter_builder, []
-    load, store, run = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store, GridExecutor.__call__
+    load, store, run = (
+        InterpreterBuilder.create_masked_load,
+        InterpreterBuilder.create_masked_store,
+        GridExecutor.__call__,
+    )
 
     def checked_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
         launches[-1].access("load", pointers, mask, tuple(self.grid_idx))
@@ -94,20 +98,4 @@ def sanitized() -> Iterator[None]:
         patch.setattr(InterpreterBuilder, "create_masked_store", checked_store)
         patch.setattr(GridExecutor, "__call__", checked_run)
         patch.setattr(builder, "options", dataclasses.replace(builder.options, debug=True, sanitize_overflow=True))
-        yield
-
-
-@contextlib.contextmanager
-def patched_once() -> Iterator[None]:
-    """Spares half of the interpreter's time: it makes Triton's language interpreted again at every call of a device
-    function, though the kernel's launch has done so."""
-    call = InterpretedFunction.__call__
-
-    def short_call(self: Any, *arguments: Any, **constants: Any) -> Any:
-        if self.fn.__module__.startswith("triton."):
-            return call(self, *arguments, **constants)
-        return self.rewrite()(*arguments, **constants)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InterpretedFunction, "__call__", short_call)
         yield

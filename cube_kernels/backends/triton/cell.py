@@ -8,6 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+
 @triton.jit
 def tanh(s):
     e = tl.exp(-2.0 * tl.abs(s))

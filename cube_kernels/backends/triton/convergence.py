@@ -17,7 +17,7 @@ LANES = 1024
 
 
 @triton.jit
-def movement_kernel(state, new, movement, size: tl.int64, SLAB: tl.constexpr, LANES: tl.constexpr):
+def measure_movement(state, new, movement, size: tl.int64, SLAB: tl.constexpr, LANES: tl.constexpr):
     """``movement[sample, slab]``: the squared sizes of the change and of the old state, in float64."""
     sample, slab = tl.program_id(0).to(tl.int64), tl.program_id(1)
     change = tl.zeros((LANES,), tl.float64)
@@ -35,7 +35,7 @@ def movement_kernel(state, new, movement, size: tl.int64, SLAB: tl.constexpr, LA
 
 
 @triton.jit
-def settle_kernel(movement, taken, slabs, step: tl.int32, tolerance):
+def note_settled(movement, taken, slabs, step: tl.int32, tolerance):
     """Samples that have converged in this step take none after it."""
     sample = tl.program_id(0).to(tl.int64)
     change = tl.zeros((), tl.float64)
@@ -55,5 +55,5 @@ def settle(state: Tensor, new: Tensor, taken: Tensor, step: int, tolerance: floa
     batch, size = state.shape[0], state[0].numel()
     slabs = triton.cdiv(size, SLAB)
     movement = state.new_empty((batch, slabs, 2), dtype=torch.float64)
-    movement_kernel[(batch, slabs)](state, new, movement, size, SLAB=SLAB, LANES=LANES)
-    settle_kernel[(batch,)](movement, taken, slabs, step, tolerance)
+    measure_movement[(batch, slabs)](state, new, movement, size, SLAB=SLAB, LANES=LANES)
+    note_settled[(batch,)](movement, taken, slabs, step, tolerance)

@@ -144,6 +144,7 @@ def step_gradient_kernel(
     partials,
     drive_stride: tl.int64,
     mask_stride: tl.int64,
+    units: tl.int32,
     step: tl.int32,
     seed: tl.int64,
     fire_threshold: tl.int64,
@@ -164,9 +165,8 @@ def step_gradient_kernel(
     perception: that is ``percept_gradient``. The drive's gradient and the partial sums grow."""
     inputs = Inputs(state, drive, write_mask, taken, retention, offsets, pool, drive_stride, mask_stride)
     weights = Weights(bank, hidden_weight, hidden_bias, head_weight, head_bias, rate)
-    numbers = Numbers(step, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
+    numbers = Numbers(units, step, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
     storage: tl.constexpr = state.dtype.element_ty
-    chunks: tl.constexpr = (plan.hidden + HIDDEN - 1) // HIDDEN
     channel = tl.arange(0, plan.width)
     part = partials + tl.program_id(0).to(tl.int64) * plan.weights
     for block in tl.range(tl.program_id(0), tl.cdiv(rows, BLOCK), tl.num_programs(0)):
@@ -175,7 +175,7 @@ def step_gradient_kernel(
         g = load_rows(gradient, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
         held = held_inputs(inputs, weights, at, x, plan, BLOCK)
         if plan.heads_matter:
-            delta, gate = heads_of(inputs, weights, at, held, plan, BLOCK, HIDDEN)
+            delta, gate = heads_of(inputs, weights, at, held, numbers, plan, BLOCK, HIDDEN)
         else:
             delta = tl.zeros((BLOCK, plan.width), tl.float32)
             gate = delta
@@ -207,7 +207,7 @@ def step_gradient_kernel(
             for head in tl.static_range(tl.constexpr(plan.heads)):
                 start = plan.head_bias_start + head * plan.channels
                 add_vector(part + start, channel, plan.channels, tl.sum(d_heads[head], axis=0))
-            for chunk in tl.range(0, chunks):
+            for chunk in tl.range(0, tl.cdiv(units, HIDDEN)):
                 unit = chunk * HIDDEN + tl.arange(0, HIDDEN)
                 a, slope = activate(hidden_chunk(inputs, weights, at, held, unit, plan), plan.activation)
                 d_hidden = hidden_gradient(a, slope, d_heads, weights, unit, part, storage, plan)
@@ -220,6 +220,4 @@ def step_gradient_kernel(
         store_rows(gradient, at.row, at.inside, plan.channels, 0, own, plan.channels, plan.width)
 
 
-launch_step_gradient = Launcher(
-    step_gradient_kernel, GRADIENT, changed=["gradient", "drive_gradient", "partials"]
-)
+launch_step_gradient = Launcher(step_gradient_kernel, GRADIENT, changed=["gradient", "drive_gradient", "partials"])

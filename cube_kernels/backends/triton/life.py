@@ -12,7 +12,7 @@ from cube_kernels.backends.triton.step import Inputs, Numbers, keeps, lives
 
 
 @triton.jit
-def measure_kernel(
+def measure_life(
     state, new, pool, living, alive_threshold, rows: tl.int64, D, H, W, plan: tl.constexpr, BLOCK: tl.constexpr
 ):
     """``living[cell]``: 1 where it lives in the new state and, if that counts, lived in the old one."""
@@ -41,7 +41,7 @@ def bury_kernel(
 ):
     """Dead cells of the new state take the dead value, in place."""
     inputs = Inputs(None, None, write_mask, taken, None, None, None, 0, mask_stride)
-    numbers = Numbers(step, None, None, None, None, None, None, dead_value)
+    numbers = Numbers(None, step, None, None, None, None, None, None, dead_value)
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     y = load_rows(new, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
     lived = tl.load(living + at.row, mask=at.inside, other=0).to(tl.int32) != 0
@@ -49,5 +49,5 @@ def bury_kernel(
     store_rows(new, at.row, at.inside, plan.channels, 0, y, plan.channels, plan.width)
 
 
-launch_measure = Launcher(measure_kernel, PERCEPTION)
+launch_measure = Launcher(measure_life, PERCEPTION)
 launch_bury = Launcher(bury_kernel, PERCEPTION, changed=["new"])

@@ -60,9 +60,7 @@ def weighted_sums(state, bank, at, offsets, plan: tl.constexpr, BLOCK: tl.conste
 
 
 @triton.jit
-def perceive_kernel(
-    state, bank, offsets, percepts, rows: tl.int64, D, H, W, plan: tl.constexpr, BLOCK: tl.constexpr
-):
+def perceive_kernel(state, bank, offsets, percepts, rows: tl.int64, D, H, W, plan: tl.constexpr, BLOCK: tl.constexpr):
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     stride: tl.constexpr = plan.percepts * plan.channels
     if plan.filters:

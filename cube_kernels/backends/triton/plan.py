@@ -14,6 +14,14 @@ from cube_kernels.lattice import Lattice
 DOT_MINIMUM = 16
 """``tl.dot`` takes no smaller tiles."""
 
+PRODUCTS = {
+    "ieee": "float32",
+    "tf32": "float32, rounded to TF32",
+    "half": "half-width numbers, with sums in float32",
+    "widened": "the same numbers in float32: the interpreter cannot compute with bfloat16",
+}
+"""What a plan's ``product`` may be."""
+
 
 def power_of_two(size: int, least: int = 1) -> int:
     """The smallest power of two that is no smaller than either."""
@@ -47,8 +55,7 @@ class Plan(str):
     alive: str = ""  # when it is measured; "" where every cell lives
     alive_channel: int = 0
     pool_offsets: int = 0  # over which life is measured
-    tf32: bool = False
-    half_dots: bool = True  # multiply half-width numbers as such, not widened to float32
+    product: str = "ieee"  # how matrices are multiplied: see PRODUCTS
 
     @property
     def width(self) -> int:
@@ -138,8 +145,8 @@ def perception_plan(lattice: Lattice, filters: int) -> Plan:
 
 
 @lru_cache(maxsize=256)
-def rule_plan(automaton: Automaton, tf32: bool, half_dots: bool) -> Plan:
-    """Of a step."""
+def rule_plan(automaton: Automaton, product: str) -> Plan:
+    """Of a step; ``product``: one of :data:`PRODUCTS`."""
     rule, lattice = automaton.rule, automaton.lattice
     return replace(
         perception_plan(lattice, rule.bank),
@@ -156,6 +163,5 @@ def rule_plan(automaton: Automaton, tf32: bool, half_dots: bool) -> Plan:
         alive="" if rule.alive is None else rule.alive.when,
         alive_channel=0 if rule.alive is None else rule.alive.channel,
         pool_offsets=0 if rule.alive is None else len(lattice.offsets),
-        tf32=tf32,
-        half_dots=half_dots,
+        product=product,
     )

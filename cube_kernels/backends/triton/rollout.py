@@ -39,7 +39,7 @@ class Call:
         taken: Tensor | None,
     ) -> None:
         lattice, rule = automaton.lattice, automaton.rule
-        self.plan = rule_plan(automaton, *_multiplication(x))
+        self.plan = rule_plan(automaton, _product(x.dtype))
         self.automaton, self.weights, self.taken = automaton, weights, taken
         self.rows = x.shape[0] * lattice.cells
         self.write_mask = None if write_mask is None else write_mask.view(torch.uint8)
@@ -52,7 +52,7 @@ class Call:
         self.tensors = (drive, self.write_mask, taken, retention, offsets, self.pool, *weights)
         self.mask_stride = lattice.cells if write_mask is not None and write_mask.shape[0] > 1 else 0
         drive_stride = lattice.cells if drive is not None and drive.shape[0] > 1 else 0
-        self.strides = (drive_stride, self.mask_stride)
+        self.sizes = (drive_stride, self.mask_stride, rule.hidden)
         low, high = rule.clamp or (0.0, 0.0)
         self.threshold, self.dead_value = (rule.alive.threshold, rule.alive.dead_value) if rule.alive else (0.0, 0.0)
         pace = rule.step_size if rule.update == "residual" else 1.0  # a leaky cell's rate holds the step size
@@ -71,7 +71,7 @@ class Call:
         """Writes the new state; returns which cells lived, bytes ``[B, cells]``, if that was measured apart."""
         shape = self.automaton.lattice.shape
         launch_step(
-            self.rows, x, *self.tensors, new, *self.strides, index, *self.numbers, self.rows, *shape, plan=self.plan
+            self.rows, x, *self.tensors, new, *self.sizes, index, *self.numbers, self.rows, *shape, plan=self.plan
         )
         if not self.plan.buries:
             return None
@@ -93,10 +93,11 @@ class Call:
         return living
 
 
-def _multiplication(x: Tensor) -> tuple[bool, bool]:
-    """Whether float32 is multiplied in TF32, which is torch's switch, and half-width numbers as such."""
-    tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32" and torch.version.hip is None
-    return tf32, not triton.knobs.runtime.interpret
+def _product(dtype: torch.dtype) -> str:
+    """One of the plan's ``PRODUCTS``. TF32 is torch's own switch, and NVIDIA's format."""
+    if dtype is not torch.float32:
+        return "widened" if triton.knobs.runtime.interpret else "half"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" and torch.version.hip is None else "ieee"
 
 
 def _on_device(x: Tensor) -> AbstractContextManager[Any]:
@@ -216,7 +217,7 @@ def _step_gradient(
         percept_gradient,
         sums.drive,
         sums.weights,
-        *call.strides,
+        *call.sizes,
         index,
         *call.numbers,
         call.rows,

@@ -47,6 +47,7 @@ class Weights(NamedTuple):
 class Numbers(NamedTuple):
     """The rule's numbers, and which step this is."""
 
+    units: Any  # of the hidden layer: no constant, so that the loop over their chunks is not unrolled
     step: Any
     seed: Any
     fire_threshold: Any
@@ -59,14 +60,13 @@ class Numbers(NamedTuple):
 
 @triton.jit
 def multiply(left, right, start, storage: tl.constexpr, plan: tl.constexpr):
-    """``start + left @ right``, of operands rounded to the storage as tensor cores take them. The interpreter, which
-    cannot compute with bfloat16, multiplies the rounded numbers in float32."""
+    """``start + left @ right``, of operands rounded to the storage, as tensor cores take them."""
     left = left.to(storage)
     right = right.to(storage)
-    if not plan.half_dots:
+    if plan.product == "widened":
         left = left.to(tl.float32)
         right = right.to(tl.float32)
-    return tl.dot(left, right, start, input_precision="tf32" if plan.tf32 else "ieee")
+    return tl.dot(left, right, start, input_precision="tf32" if plan.product == "tf32" else "ieee")
 
 
 @triton.jit
@@ -153,12 +153,12 @@ def head_biases(weights, plan: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def heads_of(inputs, weights, at, held, plan: tl.constexpr, BLOCK: tl.constexpr, HIDDEN: tl.constexpr):
+def heads_of(inputs, weights, at, held, numbers, plan: tl.constexpr, BLOCK: tl.constexpr, HIDDEN: tl.constexpr):
     """The heads' values; without a hidden layer they are the percepts."""
     if plan.hidden:
         storage: tl.constexpr = inputs.state.dtype.element_ty
         delta, gate = head_biases(weights, plan, BLOCK)
-        for chunk in tl.range(0, (plan.hidden + HIDDEN - 1) // HIDDEN):
+        for chunk in tl.range(0, tl.cdiv(numbers.units, HIDDEN)):
             unit = chunk * HIDDEN + tl.arange(0, HIDDEN)
             hidden = hidden_chunk(inputs, weights, at, held, unit, plan)
             delta, gate = heads_with((delta, gate), hidden, weights, unit, storage, plan)
@@ -218,8 +218,8 @@ def lives(state, at, pool, threshold, plan: tl.constexpr):
     living = at.cell < 0
     for o in tl.range(0, plan.pool_offsets):
         row, there = neighbor(at, pool, o, plan.boundary)
-        value = tl.load(state + row * plan.channels + plan.alive_channel, mask=there, other=float("-inf"))
-        living = living | (value.to(tl.float32) > threshold)
+        address = state + row * plan.channels + plan.alive_channel
+        living = living | (tl.load(address, mask=there, other=float("-inf")).to(tl.float32) > threshold)
     return living
 
 
@@ -251,6 +251,7 @@ def step_kernel(
     new,
     drive_stride: tl.int64,
     mask_stride: tl.int64,
+    units: tl.int32,
     step: tl.int32,
     seed: tl.int64,
     fire_threshold: tl.int64,
@@ -270,11 +271,11 @@ def step_kernel(
     """The new states of a block of cells; where life is measured after the update too, before death."""
     inputs = Inputs(state, drive, write_mask, taken, retention, offsets, pool, drive_stride, mask_stride)
     weights = Weights(bank, hidden_weight, hidden_bias, head_weight, head_bias, rate)
-    numbers = Numbers(step, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
+    numbers = Numbers(units, step, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     x = load_rows(state, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
     held = held_inputs(inputs, weights, at, x, plan, BLOCK)
-    delta, gate = heads_of(inputs, weights, at, held, plan, BLOCK, HIDDEN)
+    delta, gate = heads_of(inputs, weights, at, held, numbers, plan, BLOCK, HIDDEN)
     y = tl.where(fires(at, numbers, plan)[:, None], updated(x, delta, gate, paces(weights, numbers, plan), plan), x)
     y = accepted(inputs, at, y, numbers, plan)
     if plan.alive == "before":

@@ -39,7 +39,7 @@ def _sum_parts(partials, total, size: tl.int64, parts, COLUMNS: tl.constexpr):
 
 def sum_parts(partials: Tensor, dtype: torch.dtype) -> Tensor:
     """``[parts, ...]`` in float32 to the sum over parts, rounded once."""
-    total = torch.empty(partials.shape[1:], dtype=dtype, device=partials.device)
+    total = partials.new_empty(partials.shape[1:], dtype=dtype)
     if total.numel():
         grid = (triton.cdiv(total.numel(), COLUMNS),)
         _sum_parts[grid](partials, total, total.numel(), partials.shape[0], COLUMNS=COLUMNS)
