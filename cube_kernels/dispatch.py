@@ -11,13 +11,16 @@ from types import ModuleType
 
 import torch
 
-from cube_kernels.backends import cuda, native, reference
+from cube_kernels.backends import cuda, native, reference, triton
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule
 
-BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native, cuda, reference)}
+BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native, cuda, triton, reference)}
 """Every backend by name, in the order in which the automatic choice tries them."""
+
+ON_CPU = (native, reference)
+"""The same for CPU tensors: there a backend for GPUs runs in an interpreter or a simulator, for those who ask."""
 
 BACKEND_VARIABLE = "CUBE_KERNELS_BACKEND"
 
@@ -38,7 +41,8 @@ def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype
     if backend == "auto":
         backend, source = os.environ.get(BACKEND_VARIABLE, "auto"), BACKEND_VARIABLE
     if backend == "auto":
-        return next(b for b in BACKENDS.values() if b.why_not(lattice, rule, dtype, device) is None)
+        candidates = ON_CPU if device.type == "cpu" else BACKENDS.values()
+        return next(b for b in candidates if b.why_not(lattice, rule, dtype, device) is None)
     if backend not in BACKENDS:
         check_choice(owner, source, backend, ["auto", *BACKENDS])
     chosen = BACKENDS[backend]

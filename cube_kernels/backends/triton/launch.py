@@ -1,0 +1,115 @@
+"""How a kernel is launched: with which of a few configurations.
+
+The autotuner times those that fit a plan once, on the sizes at hand, and remembers the best on disk. Where results must
+not depend on such a choice (``torch.use_deterministic_algorithms``) and in the interpreter, the first that fits is
+taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import triton
+
+from cube_kernels.backends.triton.plan import DOT_MINIMUM, Plan, power_of_two
+
+TUNED = 4
+"""At most so many configurations are timed: each takes seconds to compile."""
+REGISTERS = 255
+"""Allowed to a thread. Left to itself, NVIDIA's assembler now and then spills a few to save others."""
+
+
+class Configurations(NamedTuple):
+    """What a family of kernels may be compiled with, the largest blocks first, and how many numbers of a program's
+    tiles a thread may hold: measured, as what compiles without spilling on every target."""
+
+    choices: Sequence[triton.Config]
+    held: Callable[[Plan, dict[str, int]], int]  # by a program
+    limit: int
+    half_limit: int  # where tensor cores multiply half-width numbers, they take them from shared memory
+
+    def fitting(self, plan: Plan) -> list[triton.Config]:
+        """Those that a thread's registers hold, else the one that needs the fewest; of these, those in which a thread
+        has 16 bytes of the state to load at once, if there are any."""
+        limit = self.half_limit if plan.product == "half" else self.limit
+        widest = power_of_two(plan.hidden, DOT_MINIMUM)
+        choices = [c for c in self.choices if c.kwargs.get("HIDDEN", 0) <= widest]
+        held = [self.held(plan, c.kwargs) / (32 * c.num_warps) for c in choices]
+        fitting = [c for c, count in zip(choices, held, strict=True) if count <= limit]
+        fitting = fitting or [choices[held.index(min(held))]]
+        loaded = [c.kwargs["BLOCK"] * plan.width // (32 * c.num_warps) for c in fitting]
+        least = next(n for n in (8, 4, 0) if n <= max(loaded))  # of half-width numbers, of float32
+        return [c for c, count in zip(fitting, loaded, strict=True) if count >= least][:TUNED]
+
+
+def _held_by_perception(plan: Plan, sizes: dict[str, int]) -> int:
+    return sizes["BLOCK"] * plan.width * (max(plan.filters, 1) + 1)
+
+
+def _held_by_step(plan: Plan, sizes: dict[str, int]) -> int:
+    return sizes["BLOCK"] * (plan.width * (plan.tiles + 1 + plan.heads) + sizes["HIDDEN"])
+
+
+def _held_by_gradient(plan: Plan, sizes: dict[str, int]) -> int:
+    tiles = plan.tiles if plan.filters else plan.tiles + 3  # a neighbor's state and gradients
+    rows = sizes["BLOCK"] * (plan.width * (tiles + 2 + 2 * plan.heads) + 3 * sizes["HIDDEN"])
+    return rows + sizes["HIDDEN"] * plan.width
+
+
+def _layers(*choices: tuple[int, int, int]) -> list[triton.Config]:
+    return [triton.Config({"BLOCK": b, "HIDDEN": h}, num_warps=warps, num_stages=1) for b, h, warps in choices]
+
+
+_SMALL = ((32, 32, 4), (32, 32, 8), (16, 32, 4), (64, 16, 4), (32, 16, 4), (16, 16, 4), (16, 16, 8))
+PERCEPTION = Configurations(
+    [triton.Config({"BLOCK": block}, num_warps=4, num_stages=1) for block in (256, 128, 64, 32, 16)],
+    _held_by_perception,
+    limit=40,
+    half_limit=40,
+)
+STEP = Configurations(_layers((64, 64, 4), (64, 32, 4), (32, 64, 4), *_SMALL), _held_by_step, limit=42, half_limit=128)
+GRADIENT = Configurations(_layers((64, 32, 4), *_SMALL), _held_by_gradient, limit=76, half_limit=128)
+
+
+class Launcher:
+    """Launches one kernel over the cells of a batch.
+
+    Args:
+        kernel: takes ``plan`` and the sizes of its configurations as constants.
+        configurations: which to choose from.
+        changed: names of tensors that it reads and changes: tuning puts them back.
+    """
+
+    def __init__(self, kernel: Any, configurations: Configurations, changed: Sequence[str] = ()) -> None:
+        self.kernel, self.configurations = kernel, configurations
+        self.tuned = triton.autotune(
+            configs=list(configurations.choices),
+            key=["plan", "D", "H", "W"],
+            prune_configs_by={"early_config_prune": lambda _, given, **rest: configurations.fitting(rest["plan"])},
+            restore_value=list(changed),
+            cache_results=True,
+        )(kernel)
+
+    def __call__(self, rows: int, *arguments: Any, plan: Plan, parts: int | None = None, **constants: Any) -> None:
+        """Over so many rows of the batch: a program for each block of them, or so many programs in all."""
+        if rows == 0:
+            return
+
+        def grid(sizes: dict[str, int]) -> tuple[int]:
+            return (triton.cdiv(rows, sizes["BLOCK"]) if parts is None else parts,)
+
+        options = {"plan": plan, **compile_options(), **constants}
+        if triton.knobs.runtime.interpret or torch.are_deterministic_algorithms_enabled():
+            config = self.configurations.fitting(plan)[0]
+            self.kernel[grid](*arguments, **options, **config.all_kwargs())
+        else:
+            self.tuned[grid](*arguments, **options)
+
+
+def compile_options() -> dict[str, Any]:
+    """Said, because the default of the first differs between Triton's versions."""
+    if triton.knobs.runtime.interpret or triton.runtime.driver.active.get_current_target().backend != "cuda":
+        return {"enable_fp_fusion": True}
+    return {"enable_fp_fusion": True, "maxnreg": REGISTERS}

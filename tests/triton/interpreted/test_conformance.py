@@ -1,0 +1,127 @@
+"""The interpreted kernels give what the reference gives in float64, within the sanitizer's bounds."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cube_kernels import perceive
+from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
+from tests.conformance.cases import SWITCHES, Case, assert_close, cases, draw_inputs, make_inputs, run, short_cases
+from tests.conformance.test_backends import TOLERANCE, error
+
+STEPS = 3
+SMALL_BLOCKS = {"BLOCK": 16, "HIDDEN": 16}
+
+
+def features(case: Case) -> list[tuple[str, object]]:
+    """The value of each switch."""
+    lattice, rule = case.lattice, case.rule
+    switches = {name: getattr(rule, name, getattr(lattice, name, getattr(case, name, None))) for name in SWITCHES}
+    switches |= {"lattice": lattice.shape, "immutable": bool(rule.immutable_channels)}
+    switches |= {"alive": rule.alive and rule.alive.when, "bank": rule.bank}
+    return list(switches.items())
+
+
+def cost(case: Case) -> int:
+    """About how many operations the interpreter runs: it is their number that takes the time, not their size."""
+    images = 9 if case.lattice.boundary in ("replicate", "reflecting") and case.lattice.cells > 1 else 1
+    return len(case.lattice.offsets) * (case.rule.bank + 2) * images * (1 + case.lattice.cells // 32)
+
+
+def quick_cases() -> list[Case]:
+    """The quickest of the short cases that together hold each value of each switch."""
+    chosen, held = [], Counter()
+    for case in sorted(short_cases(), key=cost):
+        if any(not held[feature] for feature in features(case)):
+            chosen.append(replace(case, batch=2))
+            held.update(features(case))
+    return chosen
+
+
+def check(case: Case) -> None:
+    inputs = make_inputs(case, torch.float32)
+    truth = run(case, inputs.map(torch.Tensor.double), "reference", STEPS)
+    assert_close(run(case, inputs, "triton", STEPS), truth, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("case", quick_cases(), ids=str)
+def test_triton_agrees_with_reference(case):
+    check(case)
+
+
+@pytest.mark.parametrize("blocks", [SMALL_BLOCKS], indirect=True)
+@pytest.mark.parametrize("case", [c for c in quick_cases() if c.rule.hidden > 16][:4], ids=str)
+def test_triton_agrees_with_reference_in_small_blocks(case):
+    """Chunks of the hidden layer, and parts of the weights' sums that go over several blocks."""
+    check(case)
+
+
+@pytest.mark.sweep
+def test_triton_agrees_over_a_thousand_cases():
+    for case in cases(1000):
+        try:
+            check(case)
+        except Exception as wrong:
+            raise AssertionError(f"{case}: {wrong}") from wrong
+
+
+@pytest.mark.parametrize("case", sorted(short_cases(60), key=cost)[:5], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_triton_agrees_with_reference_in_half_width(case, dtype):
+    """As :func:`tests.conformance.test_backends.test_native_agrees_with_reference_in_half_width`."""
+    inputs, eps = make_inputs(case, dtype), torch.finfo(dtype).eps
+    same, actual = run(case, inputs, "reference", STEPS), run(case, inputs, "triton", STEPS)
+    truth = run(case, inputs.map(torch.Tensor.double), "reference", STEPS)
+    assert torch.equal(actual["steps"], same["steps"])
+    for name in actual.keys() & {"result", "trajectory"}:
+        assert error(actual[name], same[name]) < eps, name
+    for name in actual:
+        if name.startswith("gradient"):
+            assert error(actual[name], truth[name]) <= 2 * error(same[name], truth[name]) + 8 * eps, name
+
+
+@pytest.mark.parametrize("case", quick_cases()[:3], ids=str)
+def test_gradients_are_bitwise_the_same_for_every_checkpoint_interval(case):
+    inputs = draw_inputs(case, torch.float32)
+    first = run(case, inputs, "triton", STEPS, checkpoint_every=1)
+    for every in (2, 3, 4):
+        other = run(case, inputs, "triton", STEPS, checkpoint_every=every)
+        for name, tensor in first.items():
+            assert torch.equal(other[name], tensor), f"{name} with checkpoint_every={every}"
+
+
+@pytest.mark.parametrize("case", quick_cases()[:2], ids=str)
+def test_non_contiguous_inputs_give_the_same(case):
+    inputs = make_inputs(case, torch.float32)
+    strided = inputs.map(lambda t: torch.stack([t, t * 0], dim=-1)[..., 0])
+    assert not strided.x.is_contiguous()
+    first = run(case, inputs, "triton", STEPS)
+    for name, tensor in run(case, strided, "triton", STEPS).items():
+        assert torch.equal(tensor, first[name]), name
+
+
+@pytest.mark.parametrize("case", quick_cases(), ids=str)
+def test_an_empty_batch_has_zero_gradients(case):
+    empty = replace(case, batch=0)
+    results = run(empty, draw_inputs(empty, torch.float32), "triton")
+    assert results.pop("result").shape == (0, *case.lattice.state_shape)
+    for name, gradient in results.items():
+        assert not gradient.any(), name
+
+
+@pytest.mark.parametrize("case", quick_cases(), ids=str)
+def test_zero_steps_return_a_copy(case):
+    inputs = make_inputs(case, torch.float32)
+    results = run(case, inputs, "triton", steps=0)
+    assert torch.equal(results["result"], inputs.x)
+    assert results["result"].data_ptr() != inputs.x.data_ptr()
+
+
+def test_the_quick_cases_hold_every_value_of_every_switch():
+    held = Counter(feature for case in quick_cases() for feature in features(case))
+    short = Counter(feature for case in short_cases() for feature in features(case))
+    assert held.keys() == short.keys()
+    for name, values in (("boundary", BOUNDARIES), ("neighborhood", NEIGHBORHOODS)):
+        assert all(held[name, value] for value in values)

@@ -1,0 +1,113 @@
+"""Truths that need no other implementation: faces, adjoints, life, heat."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from cube_kernels import CubeLayer, Lattice, Rule, perceive
+from cube_kernels.lattice import BOUNDARIES
+from cube_kernels.philox import fires
+from cube_kernels.rules import heat, life
+from tests.conftest import PADDING
+from tests.cube_kernels.test_rules import eigenmode, generations, numpy_life
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("distance", [1, 2])
+def test_each_face_reads_what_its_boundary_says(boundary, distance):
+    """One neighbor along each axis in each direction is numpy's padded slice: all six faces."""
+    shape = (3, 4, 5)
+    x = torch.randn(1, *shape, 1)
+    padded = np.pad(x[0, ..., 0].numpy(), distance, mode=PADDING[boundary])
+    for axis, shift in itertools.product(range(3), (-distance, distance)):
+        offset = tuple(shift if a == axis else 0 for a in range(3))
+        lattice = Lattice(shape, 1, (offset,), boundary=boundary)
+        window = tuple(slice(distance + o, distance + o + n) for o, n in zip(offset, shape, strict=True))
+        assert np.array_equal(perceive(x, lattice, backend="triton")[0, ..., 0].numpy(), padded[window])
+
+
+THIN = [((1, 1, 1), (4, -7, 9)), ((1, 2, 3), (0, 5, -8)), ((2, 1, 4), (-3, 2, 11))]
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize(("shape", "offset"), THIN, ids=str)
+def test_offsets_may_reach_far_beyond_a_thin_lattice(boundary, shape, offset):
+    if boundary == "reflecting":  # undefined across one cell
+        offset = tuple(0 if n == 1 else o for n, o in zip(shape, offset, strict=True))
+    lattice = Lattice(shape, 2, (offset, (0, 0, 1)[::-1] if shape[0] > 1 else (0, 0, 0)), boundary=boundary)
+    x, filters = torch.randn(2, *shape, 2), torch.randn(1, 2, 2)
+    results = []
+    for backend, dtype in (("triton", torch.float32), ("reference", torch.float64)):
+        tensors = [t.to(dtype, copy=True).requires_grad_() for t in (x, filters)]
+        seen = perceive(tensors[0], lattice, tensors[1], backend=backend)
+        results.append((seen, *torch.autograd.grad((seen * seen).sum(), tensors)))
+    for actual, truth in zip(*results, strict=True):
+        torch.testing.assert_close(actual.double(), truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("filters", [None, 2])
+def test_perception_its_adjoint_and_its_filter_gradient_agree(boundary, filters):
+    """⟨P x, y⟩ = ⟨x, Pᵀ y⟩ = ⟨w, ∂⟨P x, y⟩/∂w⟩: perception is linear in the state and in the filters."""
+    lattice = Lattice((3, 2, 7), 3, ((1, -1, 2), (0, 0, 0), (0, 3, 0), (-2, 1, -1)), boundary=boundary)
+    x = torch.randn(2, *lattice.state_shape, requires_grad=True)
+    tensors = [x]
+    if filters is not None:
+        tensors.append(torch.randn(filters, len(lattice.offsets), 3, requires_grad=True))
+    seen = perceive(*tensors[:1], lattice, *tensors[1:], backend="triton")
+    y = torch.randn_like(seen)
+    for tensor, gradient in zip(tensors, torch.autograd.grad(seen, tensors, y), strict=True):
+        torch.testing.assert_close((seen * y).sum(), (tensor * gradient).sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_perception_is_differentiable_twice():
+    lattice = Lattice((2, 2, 3), 2, boundary="reflecting")
+    x, filters = torch.randn(1, *lattice.state_shape), torch.randn(2, 7, 2)
+    seconds = []
+    for backend, dtype in (("triton", torch.float32), ("reference", torch.float64)):
+        tensors = [t.to(dtype, copy=True).requires_grad_() for t in (x, filters)]
+        seen = perceive(tensors[0], lattice, tensors[1], backend=backend)
+        first = torch.autograd.grad((seen**3).sum(), tensors, create_graph=True)
+        seconds.append(torch.autograd.grad(sum((g**2).sum() for g in first), tensors))
+    for actual, truth in zip(*seconds, strict=True):
+        torch.testing.assert_close(actual.double(), truth, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "rule", "born", "survive"),
+    [((1, 6, 7), "B3/S23", {3}, {2, 3}), ((3, 4, 4), "B6/S567", {6}, {5, 6, 7})],
+    ids=["plane", "space"],
+)
+def test_life_is_exact(dtype, shape, rule, born, survive):
+    cells = (np.random.default_rng(5).random(shape) < 0.35).astype(int)
+    for state in generations(cells, life(shape, rule, "periodic"), dtype, "triton", steps=3):
+        cells = numpy_life(cells, born, survive, "periodic")
+        assert np.array_equal(state, cells)
+
+
+@pytest.mark.parametrize("boundary", ["walls", "periodic", "replicate", "reflecting"])
+def test_heat_eigenmodes_decay_as_the_closed_form_says(boundary):
+    shape, modes, steps, diffusivity, time_step = (2, 5, 3), [(1, 2, 1), (0, 0, 0), (1, 4, 2)], 8, 0.5, 0.3
+    layer = heat(shape, diffusivity, time_step, channels=len(modes), boundary=boundary)
+    layer.backend = "triton"
+    initial, factors = [], []
+    for mode in modes:
+        vectors, values = zip(*(eigenmode(boundary, n, k) for n, k in zip(shape, mode, strict=True)), strict=True)
+        initial.append(torch.einsum("d,h,w->dhw", *vectors))
+        factors.append(1 + diffusivity * time_step * sum(values))
+    x = torch.stack(initial, dim=-1)[None]
+    expected = x * torch.tensor(factors, dtype=torch.float64) ** steps
+    assert (layer(x.float(), steps=steps) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("seed", [9, 2**40 + 7, 2**63 - 1])
+def test_the_fire_mask_is_the_one_that_every_backend_draws(seed):
+    lattice = Lattice((3, 4, 5), 2)
+    layer = CubeLayer(lattice, Rule(hidden=8, fire_rate=0.4), 1, backend="triton")
+    torch.nn.init.normal_(layer.head_weight)
+    x = torch.randn(2, *lattice.state_shape)
+    changed = (layer(x, seed=seed) != x).any(-1).flatten(1)
+    assert torch.equal(changed, fires(60, 2, 0, seed, 0.4, x.device))
