@@ -15,6 +15,7 @@ demo: ## train on the bundled pairs with the embedded teacher, print the results
 test: ## the test suite
 	tools/install.sh $(VENV) cube3d,test
 	$(PYTHON) -m pytest
+	TRITON_INTERPRET=1 $(PYTHON) -m pytest tests/triton/interpreted
 
 lint: ## style and types; changes nothing
 	tools/install.sh $(VENV) cube3d,test,lint

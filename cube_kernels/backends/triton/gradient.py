@@ -122,7 +122,7 @@ def hidden_gradient(a, slope, d_heads, weights, unit, part, storage: tl.constexp
     return d_a * slope
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step", "seed"])  # step 1 is no kernel of its own
 def step_gradient_kernel(
     state,
     drive,

@@ -233,7 +233,7 @@ def accepted(inputs, at, y, numbers, plan: tl.constexpr):
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step", "seed"])  # step 1 is no kernel of its own
 def step_kernel(
     state,
     drive,

@@ -1,0 +1,55 @@
+"""The compiled kernels, run on the CPU: wrapper, specialization and PTX as on a GPU, in the PTX interpreter of
+``tools/ptx`` with all of its checks. Forward and every gradient against the reference in float64."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from tests.conformance.cases import Case, assert_close, cases, make_inputs, run
+from tests.conformance.test_backends import TOLERANCE, error
+from tools.ptx.triton_driver import activate, launches
+
+ARCHITECTURES = (80, 90, 100)
+
+
+@pytest.fixture(autouse=True)
+def fixed_configurations():
+    torch.use_deterministic_algorithms(True)  # the autotuner has nothing to time here
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def check(case: Case, architecture: int, dtype: torch.dtype = torch.float32) -> None:
+    activate(architecture)
+    inputs, before = make_inputs(case, dtype), len(launches)
+    truth = run(case, inputs.map(torch.Tensor.double), "reference")
+    actual = run(case, inputs, "triton")
+    assert len(launches) > before
+    assert all(launch.capability == architecture for launch in launches[before:])
+    if dtype is torch.float32:
+        return assert_close(actual, truth, TOLERANCE[dtype])
+    same, eps = run(case, inputs, "reference"), torch.finfo(dtype).eps
+    for name in actual.keys() & {"result", "trajectory"}:
+        assert error(actual[name], same[name]) < eps, name
+    for name in actual:
+        if name.startswith("gradient"):
+            assert error(actual[name], truth[name]) <= 2 * error(same[name], truth[name]) + 8 * eps, name
+
+
+@pytest.mark.parametrize(("number", "architecture"), [(0, 80), (1, 90), (2, 100), (3, 80), (4, 90), (5, 100)])
+def test_compiled_kernels_agree_with_the_reference(number, architecture):
+    check(cases(6)[number], architecture)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_compiled_kernels_agree_in_half_width(dtype):
+    """With the tensor-core instructions of sm_80."""
+    check(cases(8)[6], 80, dtype)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("case", cases(40), ids=str)
+def test_compiled_kernels_agree_over_many_cases(case, architecture):
+    check(case, architecture)
