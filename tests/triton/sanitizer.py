@@ -3,7 +3,7 @@
 Within :func:`sanitized`, each access of a kernel is checked: that it lies within a tensor that the kernel was given, is
 aligned, and that no two lanes store to one address; each launch, that no program touches what another one writes; and
 every 32-bit sum, difference and product for overflow, every ``tl.device_assert`` for what it asserts. The first fault
-raises :class:`Fault`.
+raises :class:`FaultError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from triton.runtime import interpreter
 from triton.runtime.interpreter import GridExecutor, InterpreterBuilder
 
 
-class Fault(AssertionError):
+class FaultError(AssertionError):
     """What a kernel must not do."""
 
 
@@ -41,12 +41,12 @@ class Launch:
         where = f"{self.kernel}, program {program}: {kind} of {size} bytes"
         tensor = np.searchsorted(self.begins, addresses, side="right") - 1
         if ((tensor < 0) | (addresses + size > self.ends[tensor])).any():
-            raise Fault(f"{where} out of bounds")
+            raise FaultError(f"{where} out of bounds")
         if (addresses % size).any():
-            raise Fault(f"{where}, misaligned")
+            raise FaultError(f"{where}, misaligned")
         distinct = np.unique(addresses)
         if kind == "store" and len(distinct) < len(addresses):
-            raise Fault(f"{where}, two lanes to one address")
+            raise FaultError(f"{where}, two lanes to one address")
         number = hash(program)
         self.accesses[kind].append((number, distinct, size))
 
@@ -58,7 +58,7 @@ class Launch:
             place = np.searchsorted(writers[0], touched[0])
             place = np.minimum(place, max(len(writers[0]) - 1, 0))
             if len(writers[0]) and ((writers[0][place] == touched[0]) & (writers[1][place] != touched[1])).any():
-                raise Fault(f"{self.kernel}: a program {kind} what another program stores to")
+                raise FaultError(f"{self.kernel}: a program {kind} what another program stores to")
 
     def _touched(self, kind: str) -> np.ndarray:
         """``[2, pairs]``: the bytes and the programs that touch them, each pair once."""

@@ -17,7 +17,6 @@ from cube_kernels.backends.triton.step import (
     Inputs,
     Numbers,
     Weights,
-    accepted,
     fires,
     head_tile,
     heads_of,

@@ -49,12 +49,12 @@ def weighted_sums(state, bank, at, offsets, plan: tl.constexpr, BLOCK: tl.conste
     """A tuple of ``[BLOCK, width]``, one for each filter, in one pass over the offsets."""
     sums = ()
     for _ in tl.static_range(tl.constexpr(plan.filters)):
-        sums = sums + (tl.zeros((BLOCK, plan.width), tl.float32),)  # noqa: RUF005: Triton unpacks no tuples
+        sums = sums + (tl.zeros((BLOCK, plan.width), tl.float32),)
     for o in tl.range(0, plan.offsets):
         x = load_neighbors(state, at, offsets, o, plan)
         added = ()
         for p in tl.static_range(tl.constexpr(plan.filters)):
-            added = added + (sums[p] + x * filter_taps(bank, p, o, plan)[None, :],)  # noqa: RUF005
+            added = added + (sums[p] + x * filter_taps(bank, p, o, plan)[None, :],)
         sums = added
     return sums
 

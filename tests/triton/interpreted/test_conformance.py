@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cube_kernels import perceive
 from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
 from tests.conformance.cases import SWITCHES, Case, assert_close, cases, draw_inputs, make_inputs, run, short_cases
 from tests.conformance.test_backends import TOLERANCE, error

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from triton.runtime.errors import InterpreterError
 
-from tests.triton.sanitizer import Fault
+from tests.triton.sanitizer import FaultError
 
 
 @triton.jit
@@ -58,7 +58,7 @@ def test_what_is_right_passes():
 
 
 def faulty(message, launch):
-    with pytest.raises((Fault, InterpreterError), match=message):
+    with pytest.raises((FaultError, InterpreterError), match=message):
         launch()
 
 
