@@ -115,8 +115,8 @@ def rollout(
         trajectory_every: return every k-th state too.
         tolerance: stop a sample after the step that changes it by no more than this share of its size,
             ``‖x' − x‖ ≤ tolerance · ‖x‖`` in the Euclidean norm over its cells and channels.
-        backend: ``"auto"``, ``"native"``, ``"cuda"`` or ``"reference"``; ``"auto"`` takes the fastest that can, or
-            the one that the variable ``CUBE_KERNELS_BACKEND`` names.
+        backend: ``"auto"``, ``"native"``, ``"cuda"``, ``"triton"`` or ``"reference"``; ``"auto"`` takes the fastest
+            that can, or the one that the variable ``CUBE_KERNELS_BACKEND`` names.
 
     Returns:
         The last states, ``[B, D, H, W, C]``; with ``trajectory_every`` or ``tolerance`` a :class:`Rollout` of the

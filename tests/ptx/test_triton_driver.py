@@ -19,18 +19,16 @@ import triton.language as tl  # noqa: E402
 
 from cube_kernels.philox import philox  # noqa: E402
 from tools.ptx import KernelError, UnsupportedError  # noqa: E402
-from tools.ptx.triton_driver import activate, launches  # noqa: E402
+from tools.ptx.triton_driver import launches, simulated_gpu  # noqa: E402
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 CAPABILITIES = [80, 90, 100]
 
 
 @pytest.fixture(params=CAPABILITIES, ids="sm_{}".format)
-def capability(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(triton.runtime.driver, "_active", triton.runtime.driver._active)
-    monkeypatch.setattr(triton.knobs.compilation, "listener", triton.knobs.compilation.listener)
-    activate(request.param)
-    yield request.param
+def capability(request: pytest.FixtureRequest) -> Iterator[int]:
+    with simulated_gpu(request.param):
+        yield request.param
     launches.clear()
 
 
@@ -194,8 +192,16 @@ def test_a_race_between_programs_is_caught(capability: int) -> None:
 
 
 def test_an_unknown_capability() -> None:
-    with pytest.raises(ValueError, match="capability 75; 80, 90, 100 are possible"):
-        activate(75)
+    with pytest.raises(ValueError, match="capability 75; 80, 90, 100 are possible"), simulated_gpu(75):
+        pass
+
+
+def test_afterwards_the_driver_is_what_it_was() -> None:
+    before = triton.runtime.driver._active
+    with pytest.raises(KeyError), simulated_gpu(80):
+        assert triton.runtime.driver._active is not before
+        raise KeyError
+    assert triton.runtime.driver._active is before
 
 
 def test_importing_activates_nothing() -> None:

@@ -1,13 +1,13 @@
 """A Triton driver without a GPU: ``kernel[grid](...)`` on CPU tensors compiles for the chosen target as usual, through
 the binder, specialization, the autotuner and the cache, and the PTX that comes out runs in the interpreter.
 
-    from tools.ptx.triton_driver import activate, launches
+    from tools.ptx.triton_driver import launches, simulated_gpu
 
-    activate(capability=80)
-    kernel[grid](x, y, n)
+    with simulated_gpu(capability=80):
+        kernel[grid](x, y, n)
     print(launches[-1].statistics)
 
-It stands in for a whole process's driver, so a process that has a GPU should not activate it. Triton must not be
+It stands in for the process's driver meanwhile: no other thread may use a real one. Triton must not be
 imported with ``TRITON_INTERPRET=1``. Everything that leans on Triton's private interfaces is in this module.
 """
 
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import pathlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -43,8 +44,9 @@ launches: list[Launch] = []
 _ptx: dict[bytes, str] = {}  # by compiled binary, which is all that a driver is handed
 
 
-def activate(capability: int) -> None:
-    """Makes Triton compile for compute capability 8.0, 9.0 or 10.0 (80, 90, 100) and run on the CPU from now on.
+@contextmanager
+def simulated_gpu(capability: int) -> Iterator[None]:
+    """Inside, Triton compiles for compute capability 8.0, 9.0 or 10.0 (80, 90, 100) and runs on the CPU.
 
     A kernel that needs what the interpreter lacks raises :class:`UnsupportedError` at its launch, and one that fails a
     check :class:`KernelError`.
@@ -53,8 +55,12 @@ def activate(capability: int) -> None:
         raise ValueError(f"capability {capability}; {', '.join(map(str, SHARED_BYTES))} are possible")
     if triton.knobs.runtime.interpret:
         raise RuntimeError("Triton runs in its own interpreter (TRITON_INTERPRET): nothing would be compiled")
-    triton.knobs.compilation.listener = _remember
-    driver.set_active(_Driver(capability))
+    before = driver._active, triton.knobs.compilation.listener
+    driver._active, triton.knobs.compilation.listener = _Driver(capability), _remember
+    try:
+        yield
+    finally:
+        driver._active, triton.knobs.compilation.listener = before
 
 
 def _remember(*, metadata_group: dict[str, str], **_: Any) -> None:

@@ -8,7 +8,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from tests.conformance.cases import Case, assert_close, cases, make_inputs, run
 from tests.conformance.test_backends import TOLERANCE, error
-from tools.ptx.triton_driver import activate, launches
+from tools.ptx.triton_driver import launches, simulated_gpu
 
 ARCHITECTURES = (80, 90, 100)
 
@@ -21,10 +21,10 @@ def fixed_configurations():
 
 
 def check(case: Case, architecture: int, dtype: torch.dtype = torch.float32) -> None:
-    activate(architecture)
     inputs, before = make_inputs(case, dtype), len(launches)
     truth = run(case, inputs.map(torch.Tensor.double), "reference")
-    actual = run(case, inputs, "triton")
+    with simulated_gpu(architecture):
+        actual = run(case, inputs, "triton")
     assert len(launches) > before
     assert all(launch.capability == architecture for launch in launches[before:])
     if dtype is torch.float32:
