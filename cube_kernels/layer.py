@@ -26,7 +26,8 @@ class CubeLayer(nn.Module):
         lattice: size, channels, neighborhood and boundary.
         rule: what each cell computes.
         steps: steps of a call that does not say.
-        backend: ``"auto"``, ``"native"``, ``"cuda"``, ``"triton"`` or ``"reference"``; see :func:`cube_kernels.rollout`.
+        backend: ``"auto"``, ``"native"``, ``"cuda"``, ``"triton"`` or ``"reference"``; see
+            :func:`cube_kernels.rollout`.
         checkpoint_every: states kept for the backward pass; None: every ``⌈√steps⌉``-th.
 
     Raises:

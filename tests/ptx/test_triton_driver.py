@@ -198,8 +198,10 @@ def test_an_unknown_capability() -> None:
 
 def test_afterwards_the_driver_is_what_it_was() -> None:
     before = triton.runtime.driver._active
-    with pytest.raises(KeyError), simulated_gpu(80):
+    with simulated_gpu(80):
         assert triton.runtime.driver._active is not before
+    assert triton.runtime.driver._active is before
+    with pytest.raises(KeyError), simulated_gpu(80):
         raise KeyError
     assert triton.runtime.driver._active is before
 
