@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -41,6 +41,9 @@ class DataSettings(Section):
     """Share of the answer groups that choose when to stop."""
     test: float = Field(0.25, gt=0, lt=1)
     """Share of the answer groups that nothing but the evaluation sees."""
+    test_seed: int | None = Field(None, ge=0)
+    """Seed of the choice of the test groups. None takes the run's seed; a number gives runs of different seeds one
+    test part, so that what is chosen over several seeds has seen nothing of it."""
 
 
 class TeacherSettings(Section):
@@ -127,16 +130,61 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
 
 
+SectionType = TypeVar("SectionType", bound=Section)
+
+
 def parse_settings(values: dict[str, Any], origin: str) -> Settings:
-    """Settings from nested dictionaries.
+    """Settings from nested dictionaries. Raises what :func:`parse_section` does."""
+    return parse_section(Settings, values, origin)
+
+
+def parse_section(kind: type[SectionType], values: dict[str, Any], origin: str) -> SectionType:
+    """Any section from nested dictionaries.
 
     Raises:
         UserError: an unknown key (the message names the valid ones), a wrong type or value.
     """
     try:
-        return Settings.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{origin}: {_explain(e, values)}" for e in error.errors())) from error
+        raise UserError("\n".join(f"{origin}: {_explain(kind, e)}" for e in error.errors())) from error
+
+
+def read_yaml(path: Path, kind: type[Section]) -> dict[str, Any]:
+    """The mapping in a file; {} if it is empty.
+
+    Args:
+        kind: what the file should hold; an error shows its keys.
+
+    Raises:
+        UserError: a file that cannot be read, or holds something else.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise UserError(f"{path}: not YAML ({error})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected sections such as {', '.join(kind.model_fields)}")
+    return values
+
+
+def set_value(values: dict[str, Any], name: str, value: Any) -> None:
+    """Puts a value into nested dictionaries under its dotted name.
+
+    Raises:
+        UserError: the name leads through a value.
+    """
+    target = values
+    *sections, key = name.split(".")
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise UserError(f"{name!r}: {section!r} is a value, not a section")
+    target[key] = value
 
 
 def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
@@ -145,45 +193,32 @@ def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         UserError: a file that cannot be read, an override without "=", and what :func:`parse_settings` raises.
     """
-    values: Any = {}
-    if path is not None:
-        try:
-            values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-            raise UserError(f"{path}: not YAML ({error})") from error
-        if values is None:  # an empty file
-            values = {}
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: expected sections such as {', '.join(Settings.model_fields)}")
+    values = {} if path is None else read_yaml(path, Settings)
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"override {override!r}: expected section.key=value, such as cube.steps=8")
-        target = values
-        *sections, key = name.split(".")
-        for section in sections:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise UserError(f"override {override!r}: {section!r} is a value, not a section")
         try:
-            target[key] = yaml.load(text, _Loader)
+            value = yaml.load(text, _Loader)
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"override {override!r}: the value is not YAML ({error})") from error
+        try:
+            set_value(values, name, value)
+        except UserError as error:
+            raise UserError(f"override {override!r}: {error}") from error
     return parse_settings(values, "configuration" if path is None else str(path))
 
 
-def dump_settings(settings: Settings) -> str:
+def dump_settings(settings: Section) -> str:
     """The resolved settings as YAML that :func:`load_settings` reads back."""
     return yaml.dump(settings.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _explain(error: Any, values: dict[str, Any]) -> str:
+def _explain(kind: type[Section], error: Any) -> str:
     """One problem that pydantic found, with the valid keys where a key is unknown."""
     *sections, key = error["loc"] or ("",)
     if error["type"] == "extra_forbidden":
-        model: Any = Settings
+        model: Any = kind
         for section in sections:
             model = model.model_fields[section].annotation
         valid = list(model.model_fields)

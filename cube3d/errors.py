@@ -1,5 +1,9 @@
-"""The error that a user can mend: bad input, a wrong option, a missing file."""
+"""The errors that a user can mend: bad input, a wrong option, a missing file, a full disk."""
 
 
 class UserError(ValueError):
     """Its message names what is wrong and what would be right; the command line prints it without a traceback."""
+
+
+class StorageError(UserError):
+    """Something could not be written. It says nothing of the input: the same call may succeed on another disk."""

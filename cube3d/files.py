@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cube3d.errors import UserError
+from cube3d.errors import StorageError, UserError
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` to write a file or a folder to, and renames it on success.
 
     Raises:
-        UserError: writing failed (a full disk, say); what ``path`` held before is untouched.
+        StorageError: writing failed (a full disk, say); what ``path`` held before is untouched.
     """
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: could not be saved: {error}; nothing that was there has changed") from error
+        raise StorageError(f"{path}: could not be saved: {error}; nothing that was there has changed") from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

@@ -114,7 +114,8 @@ def start(folder: Path, settings: Settings) -> Run:
         raise UserError(f"{folder}: is not empty; name another folder, or go on with `cube3d train --resume`")
     pairs = read_pairs(settings.data.pairs)
     groups = answer_groups(pairs)
-    split = split_by_group(groups, pairs, settings.data.validation, settings.data.test, settings.seed)
+    data = settings.data
+    split = split_by_group(groups, pairs, data.validation, data.test, settings.seed, data.test_seed)
     return Run(folder, settings, pairs, groups, split)
 
 

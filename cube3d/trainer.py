@@ -17,7 +17,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 
 from cube3d.audit import Check, check_each
 from cube3d.config import TrainingSettings
-from cube3d.errors import UserError
+from cube3d.errors import StorageError, UserError
 from cube3d.metrics import ranking_loss, ranks
 from cube3d.model import MappingModel
 from cube3d.vectors import Part
@@ -102,7 +102,7 @@ class MappingTrainer(Trainer):
             folder = Path(self.args.output_dir)
             kept = complete_checkpoints(folder)
             hint = f"{kept[-1].name} is whole: make room and resume" if kept else "there is no earlier one"
-            raise UserError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
+            raise StorageError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:

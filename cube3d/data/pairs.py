@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cube3d.errors import UserError
@@ -70,11 +70,19 @@ MIN_GROUPS = 2
 """Groups that each part needs: among fewer answers there is nothing to rank."""
 
 
-def split_by_group(groups: Sequence[int], pairs: Sequence[Pair], validation: float, test: float, seed: int) -> Split:
+def split_by_group(
+    groups: Sequence[int],
+    pairs: Sequence[Pair],
+    validation: float,
+    test: float,
+    seed: int,
+    test_seed: int | None = None,
+) -> Split:
     """Splits so that each answer group is in one part.
 
     Groups are ordered by a hash of the seed and their smallest answer text, so that the split depends on
-    nothing but the data and the seed, and adding pairs moves few others.
+    nothing but the data and the seed, and adding pairs moves few others. ``test_seed`` orders them for the choice of
+    the test part; None takes ``seed``.
 
     Raises:
         UserError: fewer groups than the split needs.
@@ -84,10 +92,10 @@ def split_by_group(groups: Sequence[int], pairs: Sequence[Pair], validation: flo
         text = normalized(pair.answer)
         labels[group] = min(labels.get(group, text), text)
 
-    def position(group: int) -> bytes:
-        return hashlib.sha256(f"{seed}\n{labels[group]}".encode()).digest()
+    def ordered_by(seed: int, chosen: Iterable[int]) -> list[int]:
+        return sorted(chosen, key=lambda group: hashlib.sha256(f"{seed}\n{labels[group]}".encode()).digest())
 
-    ordered = sorted(labels, key=position)
+    ordered = ordered_by(seed if test_seed is None else test_seed, labels)
     test_count = round(test * len(ordered))
     validation_count = round(validation * len(ordered))
     train_count = len(ordered) - test_count - validation_count
@@ -96,6 +104,7 @@ def split_by_group(groups: Sequence[int], pairs: Sequence[Pair], validation: flo
             f"{len(pairs)} pairs have {len(ordered)} answer groups, which split into {train_count} for training, "
             f"{validation_count} for validation and {test_count} for testing; each part needs at least {MIN_GROUPS}"
         )
+    ordered[test_count:] = ordered_by(seed, ordered[test_count:])
     part_of = {
         group: "test" if i < test_count else "validation" if i < test_count + validation_count else "train"
         for i, group in enumerate(ordered)

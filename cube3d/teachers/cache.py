@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cube3d.errors import UserError
+from cube3d.errors import StorageError
 from cube3d.teachers.transformer import Teacher
 
 CACHE_VARIABLE = "CUBE3D_CACHE"
@@ -32,7 +32,7 @@ def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
     The cache is one SQLite file a teacher, named by what its vectors depend on; processes may share it.
 
     Raises:
-        UserError: the cache cannot be written; the message names the variable that moves it.
+        StorageError: the cache cannot be written; the message names the variable that moves it.
     """
     path = cache_folder() / "teachers" / f"{teacher.key}.sqlite"
     keys = {text: hashlib.sha256(text.encode()).digest() for text in texts}
@@ -49,5 +49,5 @@ def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
                 vectors.update(rows)
         database.close()
     except (OSError, sqlite3.Error) as error:
-        raise UserError(f"{path}: the teacher cache failed: {error}; {CACHE_VARIABLE} moves it") from error
+        raise StorageError(f"{path}: the teacher cache failed: {error}; {CACHE_VARIABLE} moves it") from error
     return torch.from_numpy(np.stack([np.frombuffer(vectors[keys[text]], "<f4") for text in texts]).copy())

@@ -132,6 +132,18 @@ def test_one_seed_gives_one_split_and_another_seed_another(pairs):
     assert split(pairs, seed=3) != split(pairs, seed=4)
 
 
+def test_a_test_seed_holds_the_test_part_while_the_seed_moves_the_rest(pairs):
+    def parts(seed, test_seed):
+        return split_by_group(answer_groups(pairs), pairs, 0.2, 0.3, seed, test_seed)
+
+    three, four = parts(3, 8), parts(4, 8)
+    assert three.test == four.test
+    assert three.validation != four.validation
+    assert not set(three.test) & {*four.train, *four.validation}
+    assert parts(3, 9).test != three.test
+    assert parts(3, 3) == parts(3, None)
+
+
 def test_the_order_of_the_pairs_does_not_matter(pairs):
     turned = pairs.copy()
     random.Random(0).shuffle(turned)
