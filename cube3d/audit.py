@@ -32,18 +32,21 @@ class Check:
 
 
 def check_split(pairs: Sequence[Pair], groups: Sequence[int], split: Split) -> Check:
-    """No answer group, answer text or question text is in two parts."""
+    """No answer group, answer text, question text or conversation is in two parts."""
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     owner: dict[object, str] = {}
     shared = []
     for part, indices in parts.items():
         for i in indices:
-            for key in (groups[i], "a:" + normalized(pairs[i].answer), "q:" + normalized(pairs[i].question)):
+            keys: list[object] = [groups[i], "a:" + normalized(pairs[i].answer), "q:" + normalized(pairs[i].prompt)]
+            if pairs[i].dialogue:
+                keys.append("d:" + pairs[i].dialogue)
+            for key in keys:
                 if owner.setdefault(key, part) != part:
                     shared.append(f"{pairs[i].source} ({part} and {owner[key]})")
     sizes = ", ".join(f"{len({groups[i] for i in indices})} groups in {part}" for part, indices in parts.items())
     found = f"shared: {', '.join(shared[:5])}" if shared else f"{sizes}, none shared"
-    return Check("parts share no answer group, answer or question", not shared, found)
+    return Check("parts share no answer group, answer, question or conversation", not shared, found)
 
 
 def check_each(name: str, parameters: Sequence[str], passed: Sequence[str]) -> Check:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cube3d.data import BUNDLED
+from cube3d.data import BUNDLED, CONTEXT_TURNS
 from cube3d.errors import UserError
 from cube_kernels import Lattice, Rule
 
@@ -36,7 +36,9 @@ class Section(BaseModel):
 
 class DataSettings(Section):
     pairs: list[str] = [BUNDLED]
-    """Files of pairs, or "bundled"."""
+    """Files of pairs, "bundled", or "docs:<module>" for the docstrings of an installed module."""
+    context: int = Field(CONTEXT_TURNS, ge=0)
+    """Turns of a conversation before a question that are read with it."""
     validation: float = Field(0.15, gt=0, lt=1)
     """Share of the answer groups that choose when to stop."""
     test: float = Field(0.25, gt=0, lt=1)

@@ -112,7 +112,7 @@ def start(folder: Path, settings: Settings) -> Run:
         raise UserError(f"{folder}: is a file; name a folder")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; name another folder, or go on with `cube3d train --resume`")
-    pairs = read_pairs(settings.data.pairs)
+    pairs = read_pairs(settings.data.pairs, settings.data.context)
     groups = answer_groups(pairs)
     data = settings.data
     split = split_by_group(groups, pairs, data.validation, data.test, settings.seed, data.test_seed)
@@ -144,7 +144,7 @@ def load(folder: Path) -> Run:
             record = json.loads(line)
             getattr(split, record.pop("part")).append(i)
             groups.append(int(record.pop("answer_group")))
-            pairs.append(Pair(**record))
+            pairs.append(Pair(**{**record, "context": tuple(record["context"])}))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: damaged: {error!r}") from error
     return Run(folder, settings, pairs, groups, split)

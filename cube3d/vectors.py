@@ -70,7 +70,7 @@ def embed_parts(pairs: Sequence[Pair], groups: Sequence[int], split: Split, teac
 
 
 def _embed_sides(pairs: Sequence[Pair], teacher: Teacher) -> tuple[Tensor, Tensor]:
-    vectors = embed(teacher, [p.question for p in pairs] + [p.answer for p in pairs])
+    vectors = embed(teacher, [p.prompt for p in pairs] + [p.answer for p in pairs])
     return vectors[: len(pairs)], vectors[len(pairs) :]
 
 

@@ -13,16 +13,22 @@ def pairs():
 
 
 def test_there_are_enough_pairs_and_answers(pairs):
-    assert len(pairs) >= 300
-    assert len({normalized(pair.answer) for pair in pairs}) >= 200
+    assert len(pairs) >= 600
+    assert len({normalized(pair.answer) for pair in pairs}) >= 400
 
 
-def test_five_domains_have_enough_groups_each(pairs):
+def test_five_domains_are_balanced(pairs):
     groups = defaultdict(set)
     for pair in pairs:
         groups[pair.domain].add(pair.group)
     assert len(groups) == 5
-    assert {domain: len(names) for domain, names in groups.items() if len(names) < 50} == {}
+    assert len({len(names) for names in groups.values()}) == 1
+    assert len(set(Counter(pair.domain for pair in pairs).values())) == 1
+
+
+def test_half_of_the_answers_are_asked_for_in_two_ways(pairs):
+    questions = Counter(pair.group for pair in pairs)
+    assert sum(count > 1 for count in questions.values()) >= len(questions) / 2
 
 
 def test_every_pair_has_its_labels(pairs):

@@ -8,6 +8,7 @@ from cube3d.data import BUNDLED, Pair, read_pairs
 from cube3d.errors import UserError
 
 BOM = b"\xef\xbb\xbf"
+VALID = (".jsonl", ".json,", ".csv", ".txt", ".yml", ".yaml", "'bundled'", "'docs:<module>'")
 
 
 @pytest.fixture
@@ -97,6 +98,8 @@ def test_sources_follow_one_another_in_the_order_given(tmp_path):
 
 
 FORMATS = {
+    "a.json": '[{"question": "é?", "answer": "ü"},\n{"question": "q?", "answer": "a"}]\n',
+    "a.yml": "conversations:\n- - é?\n  - ü\n- - q?\n  - a\n",
     "a.jsonl": '{"question": "é?", "answer": "ü"}\n{"question": "q?", "answer": "a"}\n',
     "a.csv": "question,answer\né?,ü\nq?,a\n",
     "a.txt": "Q: é?\nA: ü\nQ: q?\nA: a\n",
@@ -109,6 +112,44 @@ FORMATS = {
 def test_byte_order_mark_and_line_ends_change_nothing(read, name, bom, newline):
     content = bom + FORMATS[name].replace("\n", newline).encode()
     assert texts(read(name, content)) == [("é?", "ü"), ("q?", "a")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}]',
+        '{"about": "mine", "data": [{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}]}',
+    ],
+    ids=["array", "object with an array"],
+)
+def test_json_holds_an_array(read, content):
+    pairs = read("a.json", content)
+    assert texts(pairs) == [("q", "a"), ("r", "b")]
+    assert [pair.source for pair in pairs] == ["a.json[0]", "a.json[1]"]
+
+
+def test_where_a_pair_came_from_and_its_score_are_kept(read):
+    pair = read("a.jsonl", jsonl({"question": "q", "answer": "a", "source": "old.csv:3", "score": 1}))[0]
+    assert (pair.source, pair.origin, pair.score) == ("a.jsonl:1", "old.csv:3", 1)
+
+
+RIGHT_TO_LEFT = "ما هي الشبكة العصبية؟ \u202eabc\u202c"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt", "a.yml"])
+@pytest.mark.parametrize("text", [RIGHT_TO_LEFT, "word " * 100_000], ids=["right to left", "huge"])
+def test_any_text_is_read_as_it_is(read, problem, name, text):
+    content = {
+        "a.jsonl": jsonl({"question": text, "answer": "a"}),
+        "a.json": json.dumps([{"question": text, "answer": "a"}]),
+        "a.csv": f"question,answer\n{text},a\n",
+        "a.txt": f"Q: {text}\nA: a\n",
+        "a.yml": f"conversations: [['{text}', a]]\n",
+    }[name]
+    if name == "a.csv" and len(text) > 131_072:  # the csv module's limit
+        assert "a.csv:2: not CSV (field larger than" in problem(name, content)
+    else:
+        assert texts(read(name, content)) == [(text.strip(), "a")]
 
 
 # What is refused
@@ -256,11 +297,72 @@ def test_missing_file_is_named(tmp_path, source):
     assert "No such file" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.tsv", "a", "bundle"])
+@pytest.mark.parametrize("name", ["a.xml", "a.tsv", "a", "bundle"])
 def test_unknown_suffix_names_the_valid_ones(problem, name):
     message = problem(name, "Q: q\nA: a\n")
     assert name in message
-    assert all(valid in message for valid in (".jsonl", ".csv", ".txt", "'bundled'"))
+    assert all(valid in message for valid in VALID)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt", "a.yml"])
+def test_a_binary_file_names_the_line(problem, name):
+    assert f"{name}:2: a zero byte" in problem(name, b"Q: q\nA: \x7fELF\x00\x01\n")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("number", [7, "seven"], ids=str)
+def test_an_id_that_is_there_twice_names_both_places(problem, name, number):
+    records = [{**GOOD, "id": number}, {**GOOD, "id": 8}, {**GOOD, "id": number}]
+    message = problem(name, jsonl(*records) if name == "a.jsonl" else json.dumps(records))
+    assert ("a.jsonl:3:" if name == "a.jsonl" else "a.json[2]:") in message
+    assert ("a.jsonl:1 " if name == "a.jsonl" else "a.json[0] ") in message
+    assert repr(number) in message
+
+
+def test_an_id_may_be_there_again_in_another_file(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(jsonl({**GOOD, "id": 1}))
+    assert len(read_pairs([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])) == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"id": [1]}, "'id' is [1]"),
+        ({"score": "high"}, "'score' is 'high'"),
+        ({"score": True}, "'score' is True"),
+        ({"source": 3}, "'source' is 3"),
+        ({"context": "before"}, "'context' is 'before'"),
+        ({"context": [4]}, "'context' is 4"),
+    ],
+)
+def test_a_label_of_another_type_names_line_and_value(problem, record, told):
+    message = problem("a.jsonl", jsonl(GOOD, {**GOOD, **record}))
+    assert "a.jsonl:2:" in message
+    assert told in message
+
+
+def test_damaged_json_names_the_line(problem):
+    assert "a.json:3: not JSON" in problem("a.json", '[\n{"question": "q", "answer": "a"},\n{"question" "q"}]')
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '[{"question": ' + "9" * 5000 + "}]"], ids=["deep", "long number"])
+def test_json_that_the_json_reader_gives_up_on_is_named(problem, content):
+    assert "a.json: not JSON" in problem("a.json", content)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"a": [], "b": []}', "the lists 'a', 'b'"),
+        ('{"a": 1}', "no list"),
+        ('"text"', "expected an array"),
+        ("[[1]]", "a.json[0]: expected an object"),
+        ('{"data": [{"question": "q"}]}', "a.json[0]: no 'answer'"),
+    ],
+)
+def test_json_of_another_shape_is_named(problem, content, told):
+    assert told in problem("a.json", content)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", BOM], ids=["no bytes", "blank lines", "BOM alone"])
@@ -278,4 +380,4 @@ def test_csv_with_a_header_alone_holds_no_pairs(problem):
 def test_no_sources_name_what_can_be_given():
     with pytest.raises(UserError) as caught:
         read_pairs([])
-    assert all(valid in str(caught.value) for valid in (".jsonl", ".csv", ".txt", "'bundled'"))
+    assert all(valid in str(caught.value) for valid in VALID)

@@ -1,0 +1,97 @@
+"""Readers of question–answer pairs. Every problem is an error that names the file and the line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from cube3d.data.pairs import Pair
+from cube3d.data.readers.chatterbot import chatterbot
+from cube3d.data.readers.docstrings import docstring_pairs
+from cube3d.data.readers.objects import json_file, jsonl
+from cube3d.data.readers.record import Reader, pair_of
+from cube3d.data.readers.table import csv_file
+from cube3d.data.readers.text import txt
+from cube3d.errors import UserError
+
+BUNDLED = "bundled"
+"""Name of the data set that ships with cube3d."""
+
+DOCS = "docs:"
+"""What stands before a module's name where its docstrings are the source."""
+
+READERS: dict[str, Reader] = {
+    ".jsonl": jsonl,
+    ".json": json_file,
+    ".csv": csv_file,
+    ".txt": txt,
+    ".yml": chatterbot,
+    ".yaml": chatterbot,
+}
+
+CONTEXT_TURNS = 2
+"""Turns before a question that are read with it, unless told otherwise: the last question and its answer."""
+
+VALID = f"{', '.join(READERS)}, {BUNDLED!r} or '{DOCS}<module>'"
+
+
+def read_pairs(sources: Sequence[str], context: int = CONTEXT_TURNS) -> list[Pair]:
+    """All pairs of the sources, in their order.
+
+    Args:
+        sources: paths, ``"bundled"``, or ``"docs:<module>"`` for the docstrings of an installed module.
+
+            - JSONL: an object a line with ``question`` and ``answer``, and optionally ``domain``, ``difficulty``,
+              ``group`` (a name that answers with one meaning share), ``source`` (where it came from), ``score``
+              and ``id`` (no two alike in a file). Or a conversation: see
+              :func:`cube3d.data.readers.dialogue.replies`. Other names are ignored.
+            - JSON: an array of such objects, or an object with one.
+            - CSV: a header line with the same names.
+            - TXT: ``Q: …`` followed by ``A: …``; further lines belong to what stands above them.
+            - YAML: a ChatterBot corpus, ``categories`` and ``conversations``.
+        context: how many turns of a conversation before a question are read with it.
+
+    Raises:
+        UserError: no source, an unknown format, a file that cannot be read or is not UTF-8, a line that is not
+            what the format says, a blank question or answer.
+    """
+    if not sources:
+        raise UserError(f"no pairs: name files ({VALID})")
+    pairs: list[Pair] = []
+    for source in sources:
+        if source.startswith(DOCS):
+            pairs.extend(docstring_pairs(source.removeprefix(DOCS)))
+            continue
+        for path in bundled_files() if source == BUNDLED else [Path(source)]:
+            pairs.extend(_read_file(path, context))
+    return pairs
+
+
+def bundled_files() -> list[Path]:
+    folder = Path(str(files("cube3d.data") / "bundled"))
+    return sorted(folder.glob("*.jsonl"))
+
+
+def _read_file(path: Path, context: int) -> list[Pair]:
+    if path.suffix not in READERS:
+        raise UserError(f"{path}: unknown format {path.suffix!r}; valid: {VALID}")
+    pairs = [pair_of(path, place, record, context) for place, record in READERS[path.suffix](path, _text(path))]
+    if not pairs:
+        raise UserError(f"{path}: holds no pairs")
+    return pairs
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x}); convert the file"
+        ) from error
+    if "\0" in text:
+        raise UserError(f"{path}:{text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte; this is no text file")
+    return text

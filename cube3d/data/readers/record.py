@@ -1,0 +1,67 @@
+"""What every reader yields, and what a pair is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cube3d.data.pairs import Pair
+from cube3d.errors import UserError
+
+Record = tuple[str, dict[str, object]]
+"""Where in the file (``:7`` for a line, ``[7]`` for an item), and the values by their names."""
+
+Reader = Callable[[Path, str], Iterator[Record]]
+
+REQUIRED = ("question", "answer")
+LABELS = ("domain", "difficulty", "group", "dialogue")
+
+
+def pair_of(path: Path, place: str, record: dict[str, object], window: int) -> Pair:
+    """The pair in a record.
+
+    Args:
+        path: the file.
+        place: of the record in it.
+        record: as it was read; names that no pair has are ignored.
+        window: how many of the turns before the question are kept.
+
+    Raises:
+        UserError: a value is missing, blank or of another type.
+    """
+    where = f"{path}{place}"
+    lacking = [key for key in REQUIRED if record.get(key) is None]
+    if lacking:
+        raise UserError(f"{where}: no {lacking[0]!r}; expected {' and '.join(map(repr, REQUIRED))}")
+    values = {key: _text(where, key, record[key]) for key in REQUIRED}
+    for key in REQUIRED:
+        if not values[key]:
+            raise UserError(f"{where}: the {key} is empty")
+    given = {key: record[key] for key in LABELS if record.get(key) is not None}
+    labels = {key: _text(where, key, value) for key, value in given.items()}
+    origin = "" if record.get("source") is None else _text(where, "source", record["source"])
+    score = record.get("score")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+        raise UserError(f"{where}: 'score' is {score!r}; expected a number")
+    context = record.get("context") or []
+    if not isinstance(context, list):
+        raise UserError(f"{where}: 'context' is {context!r}; expected a list of texts, the oldest turn first")
+    turns = [_text(where, "context", turn) for turn in context]
+    return Pair(
+        **values,
+        **labels,
+        source=f"{path.name}{place}",
+        context=tuple(turns[-window:] if window else ()),
+        origin=origin,
+        score=score,
+    )
+
+
+def _text(where: str, key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {key!r} is {value!r}; expected text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: the {key} holds half of a surrogate pair at character {error.start}") from error
+    return value.strip()
