@@ -2,34 +2,163 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
+import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from cube3d.data import Pair, normalized, read_pairs
 from cube3d.errors import UserError
 from cube3d.run import Run
 from cube3d.teachers import embed
-from cube3d.vectors import embed_part
+
+MATRIX_LIMIT = 100_000
+"""Answers that one matrix product searches; more are searched by faiss, which never holds all scores at once."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the bank and its cosine with the prediction."""
+    """An answer of the bank, its cosine with the prediction, and where it stands, ``file:line``."""
 
     score: float
     text: str
+    source: str
 
 
-def ask(run: Run, question: str, count: int) -> list[Answer]:
-    """The ``count`` answers of the run's pairs nearest to what the cube predicts, best first.
+class Search(Protocol):
+    """Exact search among unit vectors by cosine."""
+
+    name: str
+
+    def best(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Scores and rows of the ``count`` nearest to each of the unit vectors ``[N, dim]``, best first,
+        ``[N, count]``."""
+
+
+class MatrixSearch:
+    """One product with all vectors."""
+
+    name = "matrix product"
+
+    def __init__(self, vectors: Tensor) -> None:
+        self._vectors = vectors
+
+    def best(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        found = [(batch @ self._vectors.T).topk(count) for batch in queries.split(256)]
+        return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+class FaissSearch:
+    """``faiss.IndexFlatIP``.
 
     Raises:
-        UserError: an empty question, or a run that is not trained.
+        UserError: faiss is not installed.
     """
+
+    name = "faiss"
+
+    def __init__(self, vectors: Tensor) -> None:
+        try:
+            import faiss
+        except ImportError as error:
+            raise UserError(
+                f"{len(vectors)} answers: more than {MATRIX_LIMIT} are searched by faiss, which is not installed; "
+                "`pip install cube-kernels[faiss]`"
+            ) from error
+        self._index = faiss.IndexFlatIP(vectors.shape[1])
+        self._index.add(vectors.numpy())
+
+    def best(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        scores, rows = self._index.search(queries.numpy(), count)
+        return torch.from_numpy(scores), torch.from_numpy(rows)
+
+
+class Answerer:
+    """A run's cube and teacher, and a bank of answers, loaded once for any number of questions.
+
+    Args:
+        run: trained.
+        bank: a file of pairs whose answers to choose from; None: the run's own.
+
+    Raises:
+        UserError: a run that is not trained, a bank that cannot be read, or is large where faiss is missing.
+    """
+
+    def __init__(self, run: Run, bank: Path | None = None) -> None:
+        self._model, self._teacher = run.model, run.teacher
+        self._pairs = _with_distinct_answers(run.pairs if bank is None else read_pairs([str(bank)]))
+        vectors = F.normalize(embed(self._teacher, [pair.answer for pair in self._pairs]), dim=-1)
+        self.search: Search = MatrixSearch(vectors) if len(vectors) <= MATRIX_LIMIT else FaissSearch(vectors)
+
+    def __len__(self) -> int:
+        """How many answers there are to choose from."""
+        return len(self._pairs)
+
+    def answer(self, questions: Sequence[str], count: int) -> list[list[Answer]]:
+        """The ``count`` answers nearest to what the cube predicts for each question, best first; all, where the
+        bank has fewer.
+
+        Raises:
+            UserError: a question that is empty or no Unicode text.
+        """
+        for question in questions:
+            check_question(question)
+        predictions = F.normalize(self._model.predict(embed(self._teacher, questions)), dim=-1)
+        scores, rows = self.search.best(predictions, min(count, len(self)))
+        return [
+            [Answer(score, self._pairs[row].answer, self._pairs[row].source) for score, row in zip(*best, strict=True)]
+            for best in zip(scores.tolist(), rows.tolist(), strict=True)
+        ]
+
+
+def _with_distinct_answers(pairs: Sequence[Pair]) -> list[Pair]:
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        first.setdefault(normalized(pair.answer), pair)
+    return list(first.values())
+
+
+def check_question(question: str) -> None:
+    """Raises UserError for a question that is empty or no Unicode text."""
     if not question.strip():
         raise UserError("the question is empty")
-    bank = embed_part(run.pairs, run.groups, run.teacher)
-    prediction = run.model.predict(embed(run.teacher, [question]))
-    scores = F.cosine_similarity(prediction, bank.bank, dim=-1)
-    best = scores.topk(min(count, len(scores)))
-    return [Answer(s, bank.bank_text[i]) for s, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:  # a command line that is not UTF-8 arrives as lone surrogates
+        raise UserError(f"the question is not UTF-8 text (character {error.start})") from error
+
+
+def read_questions(path: Path) -> list[str]:
+    """A question a line.
+
+    Raises:
+        UserError: the file cannot be read or holds no question; with the line, for one that is blank or not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    questions = []
+    for line, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        try:
+            questions.append(decoded(raw))
+        except UserError as error:
+            raise UserError(f"{path}:{line}: {error}") from error
+    if not questions:
+        raise UserError(f"{path}: holds no questions")
+    return questions
+
+
+def decoded(raw: bytes) -> str:
+    """A question as it came from a file or a terminal.
+
+    Raises:
+        UserError: it is blank, or not UTF-8.
+    """
+    question = raw.decode("utf-8", "surrogateescape").strip()
+    check_question(question)
+    return question

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cube3d.config import Settings, load_settings
 from cube3d.errors import UserError
 from cube_kernels import BackendError
+
+if TYPE_CHECKING:
+    from cube3d.answer import Answerer
 
 # Each command imports what it needs when it runs: transformers takes seconds.
 
@@ -65,10 +70,48 @@ def _report(options: argparse.Namespace) -> None:
 
 def _ask(options: argparse.Namespace) -> None:
     from cube3d import run as runs
-    from cube3d.answer import ask
+    from cube3d.answer import Answerer, read_questions
 
-    for answer in ask(runs.load(options.run), options.question, options.count):
-        print(f"{answer.score:.3f}  {answer.text}")
+    if options.question is not None and options.file is not None:
+        raise UserError("give a question or --file, not both")
+    questions = None if options.file is None else read_questions(options.file)
+    if options.question is not None:
+        questions = [options.question]
+    answerer = Answerer(runs.load(options.run), options.bank)
+    # What is not an answer goes to stderr, so that the answers can be piped on.
+    print(f"{len(answerer)} answers to choose from; exact search by {answerer.search.name}", file=sys.stderr)
+    if questions is None:
+        _prompt(answerer, options)
+    else:
+        _print_answers(answerer, questions, options)
+
+
+def _prompt(answerer: Answerer, options: argparse.Namespace) -> None:
+    """Answers one line after the other until the input ends; a bad one is said and does not end it."""
+    from cube3d.answer import decoded
+
+    while True:
+        if sys.stdin.isatty():
+            print("? ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return
+        try:
+            _print_answers(answerer, [decoded(line)], options)
+        except UserError as error:
+            print(f"cube3d: {error}", file=sys.stderr)
+
+
+def _print_answers(answerer: Answerer, questions: Sequence[str], options: argparse.Namespace) -> None:
+    for question, answers in zip(questions, answerer.answer(questions, options.count), strict=True):
+        if options.json:
+            record = {"question": question, "answers": [asdict(answer) for answer in answers]}
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+            continue
+        if options.file is not None:
+            print(question)
+        for answer in answers:
+            print(f"{answer.score:.3f}  {answer.text}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +135,10 @@ def _parser() -> argparse.ArgumentParser:
 
     ask = commands.add_parser("ask", help="the best answers to a question")
     ask.add_argument("run", type=Path)
-    ask.add_argument("question")
+    ask.add_argument("question", nargs="?", help="without one, a question a line from the standard input")
+    ask.add_argument("--file", type=Path, help="a question a line, answered in one batch")
+    ask.add_argument("--bank", type=Path, help="file of pairs whose answers to choose from; the run's own without")
+    ask.add_argument("--json", action="store_true", help="an object a question, one a line")
     ask.add_argument("--count", type=_positive, default=3, help="how many answers (3)")
     ask.set_defaults(command=_ask)
     return parser
@@ -116,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cube3d: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("cube3d: interrupted; `cube3d train --resume` goes on from the last checkpoint", file=sys.stderr)
+        hint = "; `cube3d train --resume` goes on from the last checkpoint" if options.command is _train else ""
+        print(f"cube3d: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
 
