@@ -156,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when transformers is imported: its bars and notices would drown the run's own lines.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the bar of GGUF files listens to nothing else
     try:
         options.command(options)
     except (UserError, BackendError) as error:

@@ -50,12 +50,30 @@ class DataSettings(Section):
 
 class TeacherSettings(Section):
     model: str = "minilm"
-    """The embedded "minilm", a folder, or the name of a model on the Hugging Face hub."""
+    """The embedded "minilm" or "smollm2", a folder, a GGUF file, the name of a model on the Hugging Face hub (followed
+    by "/file.gguf" for a GGUF file there), or "module:Class" of an adapter."""
     pooling: Literal["mean", "cls", "last"] = "mean"
     """Mean over the tokens, the first token, or the last one."""
     max_length: int = Field(256, ge=2)
     """Tokens of a text that are read."""
     batch_size: int = Field(32, ge=1)
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the model while it runs, however its weights are stored. Its vectors are float32 in any case."""
+    device: str = "auto"
+    """Where the model runs: "cpu", "cuda:1"; "auto" takes an accelerator if there is one."""
+    whiten: bool | None = None
+    """Whiten the vectors by the training texts' covariance. null: decoders yes, others no."""
+    trust_remote_code: str | None = None
+    """The model's name again, to run the Python code that comes with it."""
+
+    @model_validator(mode="after")
+    def _trusts_this_model(self) -> TeacherSettings:
+        if self.trust_remote_code not in (None, self.model):
+            raise ValueError(
+                f"trust_remote_code names {self.trust_remote_code!r}, but the model is {self.model!r}; "
+                "its code runs only if both are the same"
+            )
+        return self
 
 
 class CubeSettings(Section):

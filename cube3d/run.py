@@ -29,7 +29,7 @@ from cube3d.data import Pair, Split, answer_groups, read_pairs, split_by_group
 from cube3d.errors import UserError
 from cube3d.files import load_json, save_json, save_text
 from cube3d.model import CubeConfig, CubeModel, load_model
-from cube3d.teachers import Teacher
+from cube3d.teachers import Teacher, open_teacher
 from cube3d.vectors import Parts, embed_parts
 
 PART_NAMES = tuple(field.name for field in fields(Split))
@@ -67,7 +67,7 @@ class Run:
 
     @cached_property
     def teacher(self) -> Teacher:
-        return Teacher(self.settings.teacher)
+        return open_teacher(self.settings.teacher)
 
     @cached_property
     def parts(self) -> Parts:

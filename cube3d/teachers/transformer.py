@@ -1,21 +1,23 @@
-"""A teacher from any encoder or decoder that ``transformers`` loads."""
+"""A teacher from any encoder or LLaMA-family decoder that ``transformers`` loads."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor
 
 from cube3d.config import TeacherSettings
 from cube3d.errors import UserError
-from cube3d.teachers.locate import file_sha256, locate, model_files
+from cube3d.teachers.locate import Source, file_sha256, locate
+from cube3d.teachers.teacher import Teacher
 
 
 def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -40,36 +42,53 @@ POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Teacher:
-    """Text to unit vectors. Loading is put off until a text must be read, so that cached vectors cost nothing.
+class TransformerTeacher(Teacher):
+    """Text to unit vectors by pooling a model's last hidden states. Loading is put off until a text must be read, so
+    that cached vectors cost nothing.
 
     Args:
-        settings: model, pooling and batch size.
+        settings: model, pooling, batch size, dtype and device.
 
     Raises:
-        UserError: the model's files cannot be found, or are not those of a model that ``transformers`` loads
-            from safetensors without running code of theirs.
+        UserError: the model's files cannot be found, or are not those of an encoder or decoder that
+            ``transformers`` loads; code of the model's own is run only if ``trust_remote_code`` repeats its name.
     """
 
     def __init__(self, settings: TeacherSettings) -> None:
         self.settings = settings
-        self.folder = locate(settings.model)
+        self.source = locate(settings.model, with_code=settings.trust_remote_code is not None)
+
+    def __str__(self) -> str:
+        return str(self.source)
 
     @cached_property
     def key(self) -> str:
-        """What the vectors depend on besides the text: the model's files, pooling and length."""
-        digest = hashlib.sha256(f"{self.settings.pooling}\n{self.settings.max_length}\n".encode())
-        for path in model_files(self.folder):
+        """A hash of the model's files, pooling, length and dtype."""
+        settings = self.settings
+        digest = hashlib.sha256(f"{settings.pooling}\n{settings.max_length}\n{settings.dtype}\n".encode())
+        for path in self.source.files():
             digest.update(f"{path.name} {file_sha256(path)}\n".encode())
         return digest.hexdigest()
 
+    @cached_property
+    def anisotropic(self) -> bool:
+        """Decoders are: the architectures that model text from left to right and have no masked form."""
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+            MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        )
+
+        kind = _load_config(self.source, self.key).model_type
+        return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors ``[len(texts), dim]``, float32."""
-        model, tokenizer = _load(str(self.folder), self.key)
+        """Unit vectors ``[len(texts), dim]``, float32 on the CPU whatever the model's dtype and device."""
+        device = _device(self.settings.device)
+        model, tokenizer = _load(self.source, self.key, self.settings.dtype, device)
         limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or math.inf)
         if self.settings.max_length > limit:
             raise UserError(
-                f"teacher {self.folder}: reads {limit} tokens; teacher.max_length is {self.settings.max_length}"
+                f"teacher {self.source}: reads {limit} tokens; its max_length is {self.settings.max_length}"
             )
         # Batches of like length waste little on padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -82,34 +101,76 @@ class Teacher:
                 truncation=True,
                 max_length=self.settings.max_length,
                 return_tensors="pt",
-            )
+            ).to(device)
             with torch.inference_mode():
                 hidden = model(**inputs).last_hidden_state.float()
             vectors = POOLING[self.settings.pooling](hidden, inputs["attention_mask"])
-            for i, vector in zip(batch, F.normalize(vectors, dim=-1), strict=True):
+            for i, vector in zip(batch, F.normalize(vectors, dim=-1).cpu(), strict=True):
                 rows[i] = vector
         return torch.stack([row for row in rows if row is not None])
 
 
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch without CUDA asserts
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"a teacher's device is {name!r}, which is not to be had here ({reason}); 'auto' finds one"
+        ) from error
+    return torch.device(name)
+
+
+def _options(source: Source) -> dict[str, Any]:
+    """Offline, and without code from the folder unless it is trusted."""
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": source.with_code}
+    return options | ({"gguf_file": source.gguf} if source.gguf else {})
+
+
+@contextmanager
+def _loading(source: Source) -> Iterator[None]:
+    if source.gguf and importlib.util.find_spec("gguf") is None:
+        raise UserError(f"teacher {source}: reading GGUF needs a package that is not installed; `pip install gguf`")
+    try:
+        yield
+    except Exception as error:  # transformers, tokenizers, gguf and safetensors raise many kinds for a damaged file
+        raise UserError(f"teacher {source}: transformers cannot load it: {error or error!r}") from error
+
+
 @lru_cache(maxsize=4)
-def _load(folder: str, key: str) -> tuple[Any, Any]:
-    """Model and tokenizer, once a process and content; from safetensors, offline, without code from the folder."""
+def _load_config(source: Source, key: str) -> Any:
+    """The model's configuration, once a process and content."""
+    from transformers import AutoConfig
+
+    with _loading(source):
+        return AutoConfig.from_pretrained(source.folder, **_options(source))
+
+
+@lru_cache(maxsize=4)
+def _load(source: Source, key: str, dtype: str, device: torch.device) -> tuple[Any, Any]:
+    """Model and tokenizer, once a process and content; from safetensors or GGUF, never from a pickle."""
     from transformers import AutoModel, AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if _load_config(source, key).is_encoder_decoder:
+        raise UserError(f"teacher {source}: is an encoder with a decoder; a teacher is one or the other")
+    with _loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, **_options(source))
         model, report = AutoModel.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            source.folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            **_options(source),
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"teacher {folder}: transformers cannot load it: {error}") from error
     # transformers would draw them at random. A pooler is often absent, and not used here.
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
-        raise UserError(f"teacher {folder}: its weights lack {', '.join(missing[:5])}")
+        raise UserError(f"teacher {source}: its weights lack {', '.join(missing[:5])}")
     if tokenizer.pad_token is None:  # decoders often have none; padded positions are masked anyway
         if tokenizer.eos_token is None:
-            raise UserError(f"teacher {folder}: its tokenizer has no padding token and no end-of-text token")
+            raise UserError(f"teacher {source}: its tokenizer has no padding token and no end-of-text token")
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"  # on the left, a decoder's positions would count the padding
-    return model.eval(), tokenizer
+    return model.to(device).eval(), tokenizer

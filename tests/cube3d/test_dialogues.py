@@ -8,7 +8,7 @@ from cube3d.audit import check_split
 from cube3d.config import TeacherSettings
 from cube3d.data import Pair, answer_groups, read_pairs, split_by_group
 from cube3d.errors import UserError
-from cube3d.teachers import Teacher
+from cube3d.teachers import open_teacher
 from cube3d.vectors import embed_part
 
 CHAT = {
@@ -109,7 +109,7 @@ def test_the_window_holds_for_pairs_that_carry_their_context(tmp_path):
 
 
 def test_the_context_reaches_the_teacher(tmp_path, tiny_teacher):
-    teacher = Teacher(TeacherSettings(model=str(tiny_teacher), max_length=64))
+    teacher = open_teacher(TeacherSettings(model=str(tiny_teacher), max_length=64))
 
     def questions(window):
         pairs = read(tmp_path, "a.jsonl", CHAT, context=window)

@@ -180,7 +180,7 @@ def test_resuming_with_another_configuration_is_refused(trained_run, config_file
         ("cube.backend=gpu", "'gpu'; valid: 'auto', 'native', 'cuda', 'triton', 'reference'"),
         ("data.pairs=[missing.jsonl]", "missing.jsonl: cannot be read"),
         ("data.test=0.01", "each part needs at least 2"),
-        ("teacher.model=no-such-folder/model", "'minilm', which needs no network"),
+        ("teacher.model=no-such-folder/model", "'minilm' or 'smollm2', which needs no network"),
         ("training.learning_rate=fast", "training.learning_rate"),
     ],
 )

