@@ -1,4 +1,4 @@
-"""The command line: ``cube3d train | evaluate | report | ask``."""
+"""The command line: ``cube3d train | search | evaluate | report | ask``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cube_kernels import BackendError
 
 if TYPE_CHECKING:
     from cube3d.answer import Answerer
+    from cube3d.experiments.plan import SomePlan
 
 # Each command imports what it needs when it runs: transformers takes seconds.
 
@@ -114,9 +115,36 @@ def _print_answers(answerer: Answerer, questions: Sequence[str], options: argpar
             print(f"{answer.score:.3f}  {answer.text}", flush=True)
 
 
+def _search(options: argparse.Namespace) -> None:
+    try:
+        from cube3d.experiments.search import SearchPlan, search
+    except ModuleNotFoundError as error:
+        raise UserError(f"search needs {error.name}: pip install 'cube-kernels[search]'") from error
+    from cube3d.experiments.variants import describe
+
+    base, plan = _begun(options, SearchPlan)
+    winner = search(options.out, base, plan)
+    print(f"best: {describe(winner['changes'])}  {plan.metric} {winner['score']:.4f} on validation")
+    print(f"its results on the test part: {options.out / 'winner.json'}")
+
+
+def _begun(options: argparse.Namespace, kind: type[SomePlan]) -> tuple[Settings, SomePlan]:
+    """The base and the plan of a new search or ablation, or of the one that is resumed."""
+    from cube3d.experiments.plan import load_plan, read_plan, require_new
+
+    if options.resume:
+        if options.plan or options.config or options.overrides:
+            raise UserError("--resume goes on with the folder's own plan and configuration; give --out alone")
+        return load_plan(options.out, kind)
+    if options.plan is None:
+        raise UserError("--plan is missing: a YAML file that says what to vary")
+    require_new(options.out)
+    return load_settings(options.config, options.overrides), read_plan(options.plan, kind)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cube3d", description="Train a 3D lattice to carry questions to answers.")
-    commands = parser.add_subparsers(required=True, metavar="train | evaluate | report | ask")
+    commands = parser.add_subparsers(required=True, dest="name", metavar="train | search | evaluate | report | ask")
 
     train = commands.add_parser("train", help="train a cube and audit the run")
     train.add_argument("--config", type=Path, help="YAML file; the defaults without")
@@ -124,6 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
     train.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as cube.steps=8")
     train.set_defaults(command=_train)
+
+    search = commands.add_parser("search", help="train many points of a space, choose by validation, test the winner")
+    _add_plan(search)
+    search.set_defaults(command=_search)
 
     evaluate = commands.add_parser("evaluate", help="measure the cube and its baselines; table, JSON and report")
     evaluate.add_argument("run", type=Path)
@@ -142,6 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--count", type=_positive, default=3, help="how many answers (3)")
     ask.set_defaults(command=_ask)
     return parser
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plan", type=Path, help="YAML file: what to vary")
+    parser.add_argument("--config", type=Path, help="YAML file of the base configuration; the defaults without")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--resume", action="store_true", help="go on where the folder's search or ablation stopped")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="of the base, such as cube.steps=8")
 
 
 def _positive(text: str) -> int:
@@ -163,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cube3d: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; `cube3d train --resume` goes on from the last checkpoint" if options.command is _train else ""
+        hint = f"; `cube3d {options.name} --resume --out {options.out}` goes on" if "resume" in options else ""
         print(f"cube3d: interrupted{hint}", file=sys.stderr)
         return 130
     return 0

@@ -88,6 +88,10 @@ class MappingModel(PreTrainedModel):
         loss, parts = self.objective(prediction, answer_embedding, group)
         return MappingOutput(loss=loss, prediction=prediction, parts=parts)
 
+    def trainable(self) -> list[str]:
+        """Names of the parameters that training must move."""
+        return [name for name, _ in self.named_parameters()]
+
     @torch.no_grad()
     def predict(self, questions: Tensor) -> Tensor:
         """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``."""
@@ -119,6 +123,11 @@ class CubeModel(MappingModel):
             checkpoint_every=cube.checkpoint_every,
         )
         self._complete()
+
+    def trainable(self) -> list[str]:
+        """All but the rule's where the lattice is off: it computes nothing then."""
+        off = self.mapping.layer.steps == 0
+        return [name for name in super().trainable() if not (off and name.startswith("mapping.layer."))]
 
     @torch.no_grad()
     def trajectory(self, questions: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ def fit(
         trainer.add_callback(EpochLine())
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
-    checks = watch.checks([name for name, _ in model.named_parameters()])
+    checks = watch.checks(model.trainable())
     return Trained(trainer.state.log_history, checks)
 
 

@@ -171,6 +171,15 @@ def test_the_audit_sees_a_parameter_that_gets_no_gradient_and_one_that_does_not_
     assert all("mapping.position" in check.found for check in checks)
 
 
+def test_with_the_lattice_off_all_but_its_rule_is_audited(parts, tmp_path):
+    model = new_model(steps=0)
+    names = set(model.trainable())
+    assert {name for name, _ in model.named_parameters()} - names == {
+        f"mapping.layer.{name}" for name, _ in model.mapping.layer.named_parameters()
+    }
+    assert all(check.passed for check in train(model, parts, tmp_path).checks)
+
+
 def test_checkpoints_hold_no_pickled_model(parts, tmp_path):
     train(new_model(), parts, tmp_path)
     newest = complete_checkpoints(tmp_path)[-1]

@@ -1,0 +1,375 @@
+"""The search: what it goes through, how it chooses, that a kill loses nothing and that a mistake is told."""
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+from statistics import mean
+
+import pytest
+import torch
+import yaml
+
+from cube3d import run as runs
+from cube3d.cli import main
+from cube3d.config import Settings
+from cube3d.errors import StorageError, UserError
+from cube3d.experiments.space import grid, parse_space, samples
+from cube3d.experiments.variants import measured, require_reached
+from cube3d.metrics import per_question
+
+optuna = pytest.importorskip("optuna", reason="optuna, which searches, is not installed")
+
+TOPICS = ["tree", "river", "stone", "cloud", "paper", "glass", "wheel", "bread", "chair", "music", "light", "water"]
+PLAN = {
+    "space": {"training.learning_rate": [0.01, 0.003], "cube.shape": [[1, 2, 2], [3, 3, 3]]},
+    "method": "grid",
+    "seeds": [0, 1],
+    "metric": "cosine",  # the MRR of a few questions has ties
+}
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory, tiny_teacher):
+    folder = tmp_path_factory.mktemp("search")
+    records = [
+        {"question": f"{ask} {topic}?", "answer": f"The {topic} is known by its {topic} name."}
+        for topic in TOPICS
+        for ask in ("what is a", "tell me about the")
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    values = {
+        "data": {"pairs": [str(folder / "pairs.jsonl")], "validation": 0.2, "test": 0.3},
+        "teacher": {"model": str(tiny_teacher), "max_length": 16},
+        "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
+        "training": {"epochs": 2, "batch_size": 8, "learning_rate": 0.01},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def write_plan(folder, **changes):
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump(PLAN | changes))
+    return path
+
+
+def search(plan_file, config_file, folder, *overrides):
+    return main(["search", "--plan", str(plan_file), "--config", str(config_file), "--out", str(folder), *overrides])
+
+
+def resume(folder):
+    return main(["search", "--resume", "--out", str(folder)])
+
+
+def load(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(config_file, tmp_path_factory):
+    """The folder of a grid that ran to its end without a break."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert search(write_plan(folder), config_file, folder / "search") == 0
+    return folder / "search"
+
+
+@pytest.fixture
+def quick_training(monkeypatch):
+    """Training that takes no time: a readout drawn by the settings. Returns the settings that were trained."""
+    trained = []
+
+    def train(run, progress=True):
+        runs._write_inputs(run)
+        model = runs.new_model(run)
+        size = run.settings.training.learning_rate
+        torch.nn.init.normal_(model.mapping.readout, std=size, generator=torch.Generator().manual_seed(3))
+        trained.append(run.settings)
+        run.training_folder.mkdir()
+        model.save(run.model_folder)
+
+    monkeypatch.setattr("cube3d.run.train", train)
+    monkeypatch.setattr("cube3d.experiments.search.tested", lambda trained, say: {})
+    return trained
+
+
+# A whole search
+
+
+def test_every_combination_is_in_the_table_with_its_scores_or_the_reason(finished):
+    points = load(finished / "results.json")
+    assert {(p["changes"]["training.learning_rate"], tuple(p["changes"]["cube.shape"])) for p in points} == {
+        (0.01, (1, 2, 2)),
+        (0.003, (1, 2, 2)),
+        (0.01, (3, 3, 3)),
+        (0.003, (3, 3, 3)),
+    }
+    for point in points:
+        assert ("27 cells" in point["infeasible"]) if point["changes"]["cube.shape"] == [3, 3, 3] else point["score"]
+    with open(finished / "results.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["cosine"] for row in table] == [str(p.get("score", "")) for p in points]
+    assert [row["cube.shape"] for row in table] == [json.dumps(p["changes"]["cube.shape"]) for p in points]
+    assert [row["infeasible"] for row in table] == [p.get("infeasible", "") for p in points]
+
+
+def test_the_scores_are_those_of_the_saved_runs_and_the_best_mean_wins(finished):
+    points = [p for p in load(finished / "results.json") if "score" in p]
+    for point in points:
+        for seed, score in point["scores"].items():
+            run = runs.load(finished / "runs" / point["runs"] / f"seed-{seed}")
+            assert run.settings.training.learning_rate == point["changes"]["training.learning_rate"]
+            assert run.settings.seed == int(seed)
+            assert measured(run, run.parts.validation)["cosine"].mean() == pytest.approx(score)
+            assert not run.training_folder.exists(), "the checkpoints of many runs would fill the disk"
+        assert point["score"] == pytest.approx(mean(point["scores"].values()))
+    assert len({point["score"] for point in points}) == 2
+    winner = load(finished / "winner.json")
+    assert winner["score"] == max(point["score"] for point in points)
+    assert winner["test"]
+
+
+def test_no_seed_chooses_by_a_question_that_another_tests(finished):
+    winner = load(finished / "winner.json")
+    opened = [runs.load(finished / "runs" / winner["runs"] / f"seed-{seed}") for seed in winner["scores"]]
+    first, second = opened
+    assert first.split.test == second.split.test
+    assert first.split.validation != second.split.validation
+    for run in opened:
+        assert not set(first.split.test) & {*run.split.train, *run.split.validation}
+
+
+def test_a_search_leaves_its_pictures(finished):
+    for name in ("importance", "parallel_coordinates"):
+        assert (finished / "pictures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_going_on_with_a_finished_search_trains_and_tests_nothing(finished, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("nothing is left to do")
+
+    before = {path: path.read_bytes() for path in (finished / "results.json", finished / "winner.json")}
+    monkeypatch.setattr("cube3d.run.train", refuse)
+    monkeypatch.setattr("cube3d.experiments.search.evaluate", refuse)
+    assert resume(finished) == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_killed_search_goes_on_to_the_same_result(finished, config_file, tmp_path, monkeypatch):
+    """SIGKILL in the second epoch of the third training of four."""
+    script = """
+import os, signal, sys
+from cube3d.cli import main
+from cube3d.trainer import MappingTrainer
+step, steps = MappingTrainer.training_step, []
+def killed(*arguments, **options):
+    steps.append(1)
+    if len(steps) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*arguments, **options)
+MappingTrainer.training_step = killed
+main(sys.argv[2:])
+"""
+    folder = tmp_path / "search"
+    run = runs.load(finished / "runs" / load(finished / "winner.json")["runs"] / "seed-0")
+    steps = run.settings.training.epochs * math.ceil(len(run.split.train) / run.settings.training.batch_size)
+    arguments = ["search", "--plan", write_plan(tmp_path), "--config", config_file, "--out", folder]
+    killed = subprocess.run([sys.executable, "-c", script, str(2 * steps + steps // 2 + 1), *map(str, arguments)])
+    assert killed.returncode == -signal.SIGKILL
+    assert not (folder / "winner.json").exists()
+    assert list(folder.glob("runs/*/seed-*/training/checkpoint-*")), "killed amid a training"
+    monkeypatch.setattr("cube3d.experiments.search.tested", lambda trained, say: {})
+    assert resume(folder) == 0
+    assert load(folder / "results.json") == load(finished / "results.json")
+    assert load(folder / "winner.json") | {"test": {}} == load(finished / "winner.json") | {"test": {}}
+
+
+# What is chosen by, and when the test part is read
+
+
+def test_only_the_winner_meets_the_test_part_and_once(config_file, tmp_path, quick_training, monkeypatch):
+    scored, tested = [], []
+
+    def spy(prediction, part, center):
+        scored.append(set(part.group.tolist()))
+        return per_question(prediction, part, center)
+
+    monkeypatch.setattr("cube3d.experiments.variants.per_question", spy)
+    monkeypatch.setattr("cube3d.experiments.search.tested", lambda trained, say: tested.extend(trained) or {})
+    folder = tmp_path / "search"
+    assert search(write_plan(tmp_path), config_file, folder) == 0
+    winner = load(folder / "winner.json")
+    assert [run.folder for run in tested] == [folder / "runs" / winner["runs"] / f"seed-{seed}" for seed in (0, 1)]
+    held_out = set(tested[0].parts.test.group.tolist())
+    assert len(scored) == 4
+    assert not any(groups & held_out for groups in scored)
+    assert resume(folder) == 0
+    assert len(tested) == 2
+
+
+# The estimator
+
+
+def test_an_interrupted_estimator_proposes_what_an_uninterrupted_one_does(
+    config_file, tmp_path, quick_training, monkeypatch
+):
+    plan = write_plan(
+        tmp_path, method="tpe", trials=12, seeds=[0], space={"training.learning_rate": {"log": [1e-3, 0.3]}}
+    )
+    assert search(plan, config_file, tmp_path / "whole") == 0
+    assert len(quick_training) == 12
+
+    train = runs.train
+
+    def interrupted(run, progress=True):
+        if len(quick_training) == 12 + 11:
+            raise KeyboardInterrupt
+        train(run, progress)
+
+    monkeypatch.setattr("cube3d.run.train", interrupted)
+    assert search(plan, config_file, tmp_path / "broken") == 130
+    assert len(load(tmp_path / "broken" / "results.json")) == 11
+    monkeypatch.setattr("cube3d.run.train", train)
+    assert resume(tmp_path / "broken") == 0
+    assert load(tmp_path / "broken" / "results.json") == load(tmp_path / "whole" / "results.json")
+    assert len(quick_training) == 2 * 12
+
+
+def test_a_point_that_comes_again_is_not_trained_again(config_file, tmp_path, quick_training, capsys):
+    plan = write_plan(tmp_path, method="tpe", trials=6, seeds=[4], space={"training.learning_rate": [0.1, 0.2]})
+    assert search(plan, config_file, tmp_path / "search") == 0
+    assert len(quick_training) == len(load(tmp_path / "search" / "results.json")) <= 2
+    assert "as before" in capsys.readouterr().out
+
+
+# Mistakes
+
+
+def refusal(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 2
+    return capsys.readouterr().err.partition("cube3d: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"training.learnin_rate": [0.1]}}, "did you mean 'learning_rate'"),
+        ({"space": {"trainin.learning_rate": [0.1]}}, "did you mean 'training'"),
+        ({"space": {"cube.steps": [2, 3.5]}}, "cube.steps: Input should be a valid integer, got 3.5"),
+        ({"space": {"cube.steps": {"uniform": [1, 4]}}}, "{uniform"),
+        ({"space": {"seed": [3]}}, "seed: set to 3, but the run has 0"),
+        ({"space": {"training.learning_rate": {"log": [0.1, 0.2]}}}, "a grid needs a list of choices"),
+        ({"space": {}}, "space: "),
+        ({"spaces": {}}, "did you mean 'space'"),
+        ({"metric": "loss"}, "metric is 'loss'; valid: 'cosine', 'centered_cosine', 'mrr'"),
+        ({"method": "tpe"}, "method tpe needs the number of trials"),
+        ({"trials": 3}, "method grid takes every combination"),
+        ({"method": "random"}, "'grid' or 'tpe'"),
+        ({"seeds": [1, 1]}, "repeats a seed"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_a_wrong_plan_is_one_clear_message_and_writes_nothing(changes, message, config_file, tmp_path, capsys):
+    plan = write_plan(tmp_path, **changes)
+    if "{uniform" in message:  # its ends are made real numbers, which the field refuses
+        plan = write_plan(tmp_path, **changes, method="tpe", trials=2)
+        message = "cube.steps: Input should be a valid integer, got 1.0"
+    arguments = ["search", "--plan", plan, "--config", config_file, "--out", tmp_path / "search"]
+    assert message in refusal(capsys, *arguments)
+    assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *([], [1, 1], [True, 1], 3, "0.1", {}, {"log": [0, 1]}, {"log": [1]}, {"uniform": [2, 1]}, {"int": [1, 2.5]}),
+        *({"uniform": [False, True]}, {"normal": [0, 1]}, {"log": [0.1, 1], "int": [1, 2]}, {"uniform": ["a", "b"]}),
+    ],
+)
+def test_a_dimension_that_is_none_is_named(value):
+    with pytest.raises(UserError, match="cube.steps"):
+        parse_space({"cube.steps": value})
+
+
+def test_choices_may_be_lists_and_sections():
+    space = parse_space({"cube.shape": [[1, 2, 2], [2, 2, 2]], "teacher": [{"model": "minilm"}], "cube.steps": [None]})
+    assert samples(space["cube.shape"]) == [[1, 2, 2], [2, 2, 2]]
+    study = optuna.create_study()
+    for point in grid(space):
+        study.enqueue_trial(point)
+    trials = [study.ask() for _ in range(2)]
+    points = [{name: dimension.suggest(trial, name) for name, dimension in space.items()} for trial in trials]
+    assert points == [
+        {"cube.shape": shape, "teacher": {"model": "minilm"}, "cube.steps": None} for shape in ([1, 2, 2], [2, 2, 2])
+    ]
+
+
+def test_a_change_that_the_resolved_settings_lack_is_told():
+    settings = Settings()
+    require_reached(settings, {"teacher": {"pooling": "mean"}, "cube.shape": [2, 2, 2]})
+    for name, value in (("cube.steps", 5), ("cube.shape", [2, 2]), ("teacher", {"pooling": "cls"})):
+        with pytest.raises(UserError, match=f"^{name}: set to .* but the run has"):
+            require_reached(settings, {name: value})
+
+
+def test_a_change_that_gets_lost_on_the_way_to_the_run_ends_the_search(
+    config_file, tmp_path, quick_training, monkeypatch, capsys
+):
+    start = runs.start
+
+    def forgetful(folder, settings):
+        return start(folder, settings.model_copy(update={"training": Settings().training}))
+
+    monkeypatch.setattr("cube3d.run.start", forgetful)
+    message = refusal(
+        capsys, "search", "--plan", write_plan(tmp_path), "--config", config_file, "--out", tmp_path / "search"
+    )
+    assert "training.learning_rate: set to 0.01, but the run has 0.003" in message
+    assert not quick_training
+
+
+def test_a_point_that_holds_out_other_questions_is_not_compared(config_file, tmp_path, quick_training):
+    plan = write_plan(tmp_path, space={"data.validation": [0.2, 0.3]})
+    assert search(plan, config_file, tmp_path / "search") == 0
+    same, other = load(tmp_path / "search" / "results.json")
+    assert "score" in same
+    assert "it holds out other questions than the base" in other["infeasible"]
+
+
+def test_a_full_disk_ends_the_search_and_is_no_point_s_fault(
+    config_file, tmp_path, quick_training, monkeypatch, capsys
+):
+    def full(run, progress=True):
+        raise StorageError("no space left on device")
+
+    train = runs.train
+    monkeypatch.setattr("cube3d.run.train", full)
+    arguments = ["search", "--plan", write_plan(tmp_path), "--config", config_file, "--out", tmp_path / "search"]
+    assert "no space left" in refusal(capsys, *arguments)
+    monkeypatch.setattr("cube3d.run.train", train)
+    assert resume(tmp_path / "search") == 0
+    assert sum("score" in point for point in load(tmp_path / "search" / "results.json")) == 2
+
+
+def test_a_space_without_a_trainable_point_is_told_with_the_reason(config_file, tmp_path, capsys, quick_training):
+    plan = write_plan(tmp_path, space={"cube.shape": [[3, 3, 3], [1, 1, 5]]})
+    message = refusal(capsys, "search", "--plan", plan, "--config", config_file, "--out", tmp_path / "search")
+    assert "no point of the space could be trained" in message
+    assert "27 cells" in message
+
+
+def test_a_base_that_cannot_be_trained_is_told_before_anything_is_written(config_file, tmp_path, capsys):
+    arguments = ["search", "--plan", write_plan(tmp_path), "--config", config_file, "--out", tmp_path / "search"]
+    assert "27 cells" in refusal(capsys, *arguments, "cube.shape=[3,3,3]")
+    assert not (tmp_path / "search").exists()
+
+
+def test_what_a_search_needs_is_asked_for(finished, config_file, tmp_path, capsys):
+    plan = write_plan(tmp_path)
+    assert "--plan is missing" in refusal(capsys, "search", "--config", config_file, "--out", tmp_path / "search")
+    assert "is not empty" in refusal(capsys, "search", "--plan", plan, "--out", finished)
+    assert "nothing was begun here" in refusal(capsys, "search", "--resume", "--out", tmp_path / "search")
+    assert "give --out alone" in refusal(capsys, "search", "--resume", "--out", finished, "cube.steps=3")
