@@ -112,31 +112,104 @@ class CubeSettings(Section):
         )
 
 
+class NegativeSettings(Section):
+    """Wrong answers that InfoNCE and the triplet loss push away from."""
+
+    choose: Literal["all", "random", "hard", "semi_hard"] = "all"
+    """Which of the candidates count: the batch's answers, the mined ones and the memory's."""
+    count: int | None = Field(None, ge=1)
+    """Candidates that count for each pair; null takes all that qualify."""
+    mined: int = Field(0, ge=0)
+    """Wrong training answers nearest to each question by the teacher, added to its batch."""
+    memory: int = Field(0, ge=0)
+    """Answers of earlier batches that are kept as candidates."""
+    ceiling: float | None = Field(None, gt=-1, lt=1)
+    """Teacher's cosine with the true answer above which a candidate passes for a right answer; null: none does."""
+
+    @model_validator(mode="after")
+    def _counted(self) -> NegativeSettings:
+        if self.choose in ("random", "hard") and self.count is None:
+            raise ValueError(f"choose {self.choose!r} needs a count")
+        if self.choose == "all" and self.count is not None:
+            raise ValueError(f"choose 'all' takes no count, got {self.count}; valid with one: random, hard, semi_hard")
+        return self
+
+
 class LossSettings(Section):
+    """Weights of the losses by their names, and what the losses take."""
+
     cosine: float = Field(1.0, ge=0)
-    """Weight of the cosine distance to the true answer."""
+    """Cosine distance to the true answer."""
+    mse: float = Field(0.0, ge=0)
+    """Squared distance to the true answer."""
+    triplet: float = Field(0.0, ge=0)
+    """Nearer to the true answer than to each negative, by the margin."""
     info_nce: float = Field(1.0, ge=0)
-    """Weight of InfoNCE over the answers of the batch."""
+    """Log-likelihood of the true answer among the negatives."""
+    diversity: float = Field(0.0, ge=0)
+    """Predictions of different answers spread evenly."""
+    distillation: float = Field(0.0, ge=0)
+    """Predictions as near to each other as their answers are."""
     temperature: float = Field(0.1, gt=0)
     """Where the learned temperature of InfoNCE starts."""
+    margin: float = Field(0.2, gt=0, le=2)
+    """Of the triplet loss and of semi-hard negatives, in cosine."""
+    distillation_temperature: float = Field(3.0, gt=0)
+    negatives: NegativeSettings = NegativeSettings()
 
     @model_validator(mode="after")
     def _some(self) -> LossSettings:
-        if self.cosine == self.info_nce == 0:
-            raise ValueError("every loss has weight 0; give cosine or info_nce a positive weight")
+        if not any(getattr(self, name) for name in LOSS_NAMES):
+            raise ValueError(f"every loss has weight 0; give one a positive weight: {', '.join(LOSS_NAMES)}")
+        return self
+
+
+LOSS_NAMES = ("cosine", "mse", "triplet", "info_nce", "diversity", "distillation")
+"""The fields of :class:`LossSettings` that are weights."""
+
+
+class CurriculumSettings(Section):
+    """Easy pairs first. While the share of the easiest pairs grows, the others are negatives only."""
+
+    by: list[Literal["length", "similarity", "rank"]] = []
+    """What makes a pair hard: many characters, vectors far apart, a true answer that ranks low by the teacher's own
+    vectors; of several the mean place counts. Empty: no curriculum."""
+    start: float = Field(0.3, gt=0, le=1)
+    """Share of the easiest pairs that is learned first."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps before it grows."""
+    full: float = Field(0.5, gt=0, le=1)
+    """Share of the steps after which every pair is learned."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CurriculumSettings:
+        if self.warmup >= self.full:
+            raise ValueError(f"warmup {self.warmup} must be less than full {self.full}")
+        if len(set(self.by)) < len(self.by):
+            raise ValueError(f"by names a measure twice: {', '.join(self.by)}")
         return self
 
 
 class TrainingSettings(Section):
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(64, ge=2)
+    """Pairs of a batch, of all processes together."""
+    accumulation: int = Field(1, ge=1)
+    """Batches whose gradients are averaged into one step. Each has its own negatives."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the cube's arithmetic (autocast); its parameters and the losses stay in float32."""
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises; it falls along a half cosine after."""
     max_grad_norm: float = Field(1.0, gt=0)
+    stop_on: Literal["ranking_loss", "mrr", "cosine", "centered_cosine"] = "ranking_loss"
+    """Validation metric of the best epoch, whose model is kept."""
     patience: int = Field(10, ge=1)
-    """Epochs without a lower validation ranking loss after which training stops."""
+    """Epochs without a better value of it after which training stops."""
+    curriculum: CurriculumSettings = CurriculumSettings()
+    report_to: list[str] = []
+    """Reporters that get every figure as well, by their names in transformers, such as tensorboard or wandb."""
 
 
 class Settings(Section):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from cube3d.config import CubeSettings, LossSettings
@@ -67,7 +67,7 @@ class MappingModel(PreTrainedModel):
 
     def _complete(self) -> None:
         """The end of every subclass's constructor."""
-        self.objective = Objective(LossSettings(**self.config.loss))
+        self.objective = Objective(LossSettings(**self.config.loss), self.config.dim)
         self.post_init()
 
     def forward(
@@ -75,17 +75,21 @@ class MappingModel(PreTrainedModel):
         question_embedding: Tensor,
         answer_embedding: Tensor | None = None,
         group: Tensor | None = None,
+        counted: Tensor | None = None,
+        mined: Tensor | None = None,
+        mined_group: Tensor | None = None,
     ) -> MappingOutput:
         """
         Args:
             question_embedding: ``[B, dim]``.
             answer_embedding: ``[B, dim]``, only for the loss.
             group: answer group of each row, ``[B]``, int64, only for the loss.
+            counted, mined, mined_group: see :class:`cube3d.losses.Objective`.
         """
         prediction = self.mapping(question_embedding)
         if answer_embedding is None or group is None:
             return MappingOutput(prediction=prediction)
-        loss, parts = self.objective(prediction, answer_embedding, group)
+        loss, parts = self.objective(prediction, answer_embedding, group, counted, mined, mined_group)
         return MappingOutput(loss=loss, prediction=prediction, parts=parts)
 
     def trainable(self) -> list[str]:
@@ -163,6 +167,12 @@ class MLPModel(MappingModel):
         super().__init__(config)
         self.mapping = ResidualMLP(config.dim, config.hidden)
         self._complete()
+
+
+# So that transformers' own AutoConfig and AutoModel load what was saved, once this module is imported.
+for _config, _model in ((CubeConfig, CubeModel), (MLPConfig, MLPModel)):
+    AutoConfig.register(_config.model_type, _config)
+    AutoModel.register(_config, _model)
 
 
 def load_model(kind: type[MappingModel], folder: Path) -> MappingModel:

@@ -151,18 +151,25 @@ def load(folder: Path) -> Run:
 
 
 def train(run: Run, progress: bool = True) -> None:
-    """Trains the run's cube and writes model, history and audit; goes on from a checkpoint if there is one.
+    """Trains the run's cube and writes model, history and audit; goes on from a checkpoint if there is one. Of several
+    processes the first one writes.
 
     Raises:
         UserError: an audit failed (``audit.json`` says which; no model is saved), the embedding does not fill
             the cube, or what :func:`cube3d.trainer.fit` raises.
     """
+    from accelerate import PartialState
+
     from cube3d.trainer import fit
 
     checks: list[Check] = [check_split(run.pairs, run.groups, run.split)]
     require(checks)
-    model = new_model(run)  # reads the teacher's vectors: what is wrong with the input shows before a file is written
-    if not run.config_file.exists():
+    process = PartialState(cpu=True)
+    with process.main_process_first():  # the others find the teacher's vectors in the cache
+        # What is wrong with the input shows before a file is written.
+        model = new_model(run)
+    process.wait_for_everyone()  # each has found the folder empty
+    if process.is_main_process and not run.config_file.exists():
         _write_inputs(run)
     trained = fit(
         model,
@@ -176,10 +183,12 @@ def train(run: Run, progress: bool = True) -> None:
     checks += trained.checks
     if run.settings.cube.steps > 0:
         checks.append(check_rollout(model, run.parts.validation.question))
-    run.save_results("history", trained.history)
-    run.save_results("audit", [check.as_dict() for check in checks])
+    if process.is_main_process:
+        run.save_results("history", trained.history)
+        run.save_results("audit", [check.as_dict() for check in checks])
     require(checks)
-    model.save(run.model_folder)
+    if process.is_main_process:
+        model.save(run.model_folder)
 
 
 def new_model(run: Run) -> CubeModel:

@@ -13,13 +13,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from cube3d.audit import Check, check_each
-from cube3d.config import TrainingSettings
+from cube3d.config import CurriculumSettings, TrainingSettings
+from cube3d.curriculum import competence
 from cube3d.errors import StorageError, UserError
-from cube3d.metrics import ranking_loss, ranks
+from cube3d.metrics import per_question, ranking_loss
 from cube3d.model import MappingModel
+from cube3d.training_pairs import TrainingPairs
 from cube3d.vectors import Part
 
 CHECKPOINT_PREFIX = "checkpoint-"
@@ -69,6 +72,8 @@ class EpochLine(TrainerCallback):
     """One line an epoch on the terminal."""
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         print(
             f"epoch {round(state.epoch):3d}/{args.num_train_epochs:.0f}  step {state.global_step:5d}  "
@@ -79,21 +84,42 @@ class EpochLine(TrainerCallback):
 
 
 class MappingTrainer(Trainer):
-    """Logs each loss beside the total, and stops at a loss that is not a number."""
+    """Logs each loss beside the total, follows the curriculum, and stops at a loss that is not a number."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    loss_is_scaled_for_ga = False  # a mean over the batch: the Trainer divides it by the batches of a step
+
+    def __init__(self, curriculum: CurriculumSettings, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.curriculum = curriculum
         self._parts: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        if self.curriculum.by:
+            inputs["counted"] = inputs.pop("difficulty") <= self._competence()
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         for name, part in outputs.parts.items():
             value = part.item()
             if not math.isfinite(value):
                 raise UserError(f"loss {name} is {value} at step {self.state.global_step}; training stopped")
-            if model.training:
-                self._parts[name].append(value)
+            self._parts[name].append(value)
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[None, Tensor, Tensor]:
+        """Predictions alone: losses of a validation batch would depend on how the part is cut into batches and
+        spread over processes. They are measured on the whole part, with the other metrics."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            return None, model(inputs["question_embedding"]).prediction, inputs["group"]
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Each process writes its own; ``trainer_state.json``, which comes next, must be the last file of all."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _competence(self) -> float:
+        return competence(self.state.global_step / self.state.max_steps, self.curriculum)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -107,6 +133,8 @@ class MappingTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
             logs |= {f"loss_{name}": sum(values) / len(values) for name, values in self._parts.items()}
+            if self.curriculum.by:
+                logs["competence"] = self._competence()
             self._parts.clear()
         super().log(logs, *args, **kwargs)
 
@@ -133,25 +161,33 @@ def fit(
     seed: int,
     progress: bool = False,
 ) -> Trained:
-    """Trains the model in place and leaves it at its lowest validation ranking loss.
+    """Trains the model in place and leaves it at its best validation metric (``settings.stop_on``).
 
     A checkpoint is kept every epoch, the newest and the best. Where the folder holds some, training goes on
-    from the newest whole one, bit for bit: model, optimizer, schedule, random states, data order and early
-    stopping.
+    from the newest whole one, bit for bit: model, optimizer, schedule, random states, data order, early stopping,
+    curriculum and memory of negatives.
+
+    Started by ``torchrun``, several processes train one model, each on its share of every batch, as one process
+    would: the losses are of the whole batch. Where the last batch of an epoch does not divide, the processes fill it up
+    with pairs of the first.
 
     Args:
         model: as its constructor left it, the same when going on.
         train, validation: what is learned from, and what decides when to stop.
-        settings: optimizer, schedule and patience.
+        settings: optimizer, schedule, curriculum and patience.
         folder: for the checkpoints.
         seed: of the data order.
         progress: print a line an epoch.
 
     Raises:
-        UserError: a checkpoint could not be saved, or a loss is not a number.
+        UserError: a checkpoint could not be saved or is of another number of processes, a loss or prediction is not a
+            number, an unknown reporter, fewer mined negatives than asked for, or a batch that the processes cannot
+            share.
     """
     checkpoints = complete_checkpoints(folder)
     trainer = _trainer(model, train, validation, settings, folder, seed)
+    if checkpoints:
+        _check_processes(checkpoints[-1], trainer.args.world_size)
     if progress:
         trainer.add_callback(EpochLine())
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
@@ -160,23 +196,49 @@ def fit(
     return Trained(trainer.state.log_history, checks)
 
 
+def _check_processes(checkpoint: Path, processes: int) -> None:
+    """The Trainer would go on with fresh random states, and say nothing."""
+    saved = len(list(checkpoint.glob("rng_state*.pth")))
+    if saved != processes:
+        raise UserError(f"{checkpoint}: saved by {saved} processes; resume with as many, not with {processes}")
+
+
+def _check_reporters(names: list[str]) -> None:
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(f"training.report_to: unknown {name!r}; valid: {', '.join(INTEGRATION_TO_CALLBACK)}")
+        if name not in get_available_reporting_integrations():
+            raise UserError(f"training.report_to: {name!r} needs its package, which is not installed")
+
+
 def _trainer(
     model: MappingModel, train: Part, validation: Part, settings: TrainingSettings, folder: Path, seed: int
 ) -> MappingTrainer:
+    _check_reporters(settings.report_to)
+    pairs = TrainingPairs(train, settings.curriculum, model.objective.settings.negatives)
+    center = train.answer.mean(0)
 
+    @torch.no_grad()
     def validation_metrics(outputs: EvalPrediction) -> dict[str, float]:
         prediction = torch.from_numpy(outputs.predictions)
+        if not prediction.isfinite().all():  # before such a model is saved
+            raise UserError(f"a prediction is not a number at step {trainer.state.global_step}; training stopped")
+        total, parts = model.objective(prediction, validation.answer, validation.group)
+        values = per_question(prediction, validation, center)
         return {
-            "mrr": (1 / ranks(prediction, validation)).mean().item(),
+            "loss": total.item(),
+            **{f"loss_{name}": part.item() for name, part in parts.items()},
             "ranking_loss": ranking_loss(prediction, validation),
+            **{name: float(values[name].mean()) for name in ("mrr", "cosine", "centered_cosine")},
         }
 
     arguments = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=1024,
+        gradient_accumulation_steps=settings.accumulation,
+        bf16=settings.precision == "bfloat16",
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="cosine",
@@ -187,21 +249,28 @@ def _trainer(
         logging_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
-        metric_for_best_model="ranking_loss",
-        greater_is_better=False,
+        metric_for_best_model=settings.stop_on,
+        greater_is_better=settings.stop_on != "ranking_loss",
         restore_callback_states_from_checkpoint=True,
         # The data set's keys are the model's arguments; nothing is to be dropped or renamed.
         remove_unused_columns=False,
-        label_names=["answer_embedding", "group"],
-        report_to="none",
+        label_names=["group"],
+        report_to=settings.report_to,
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=True,
     )
+    if settings.batch_size % arguments.world_size:
+        raise UserError(
+            f"training.batch_size is {settings.batch_size}, which {arguments.world_size} processes cannot share; "
+            "take a multiple"
+        )
+    arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
     trainer = MappingTrainer(
+        curriculum=settings.curriculum,
         model=model,
         args=arguments,
-        train_dataset=train,
+        train_dataset=pairs,
         eval_dataset=validation,
         compute_metrics=validation_metrics,
         callbacks=[ParameterWatch(), EarlyStoppingCallback(early_stopping_patience=settings.patience)],

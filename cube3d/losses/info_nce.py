@@ -1,4 +1,4 @@
-"""InfoNCE over the answers of a batch."""
+"""InfoNCE."""
 
 import math
 
@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cube3d.losses.batch import Batch
+
 
 class InfoNCELoss(nn.Module):
-    """``-mean_i log( exp(cos(p_i, a_i)/τ) / Σ_j exp(cos(p_i, a_j)/τ) )`` (van den Oord et al., 2018, eq. 4), with the
-    other answers of the batch as negatives. An answer of the same group is no negative and is left out.
+    """``-mean_i log( e^{cos(p_i, a_i)/τ} / (e^{cos(p_i, a_i)/τ} + Σ_j e^{cos(p_i, n_ij)/τ}) )`` over the negatives
+    ``n_ij`` of each row (van den Oord, Li and Vinyals, 2018, eq. 4). A row without negatives counts as 0.
 
     Args:
         temperature: τ at the start; its logarithm is learned.
@@ -19,13 +21,8 @@ class InfoNCELoss(nn.Module):
         super().__init__()
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
-    def forward(self, prediction: Tensor, answer: Tensor, group: Tensor) -> Tensor:
-        """
-        Args:
-            prediction, answer: ``[B, dim]``.
-            group: answer group of each row, ``[B]``, int64.
-        """
-        similarity = F.normalize(prediction, dim=-1) @ F.normalize(answer, dim=-1).T
-        same = (group[:, None] == group[None, :]).fill_diagonal_(False)
-        logits = (similarity / self.log_temperature.exp()).masked_fill(same, -math.inf)
-        return F.cross_entropy(logits, torch.arange(len(group), device=logits.device))
+    def forward(self, batch: Batch) -> Tensor:
+        temperature = self.log_temperature.exp()
+        negatives = (batch.similarity / temperature).masked_fill(~batch.negative, -math.inf)
+        logits = torch.cat([batch.positive[:, None] / temperature, negatives], dim=1)
+        return batch.mean(F.cross_entropy(logits, torch.zeros_like(batch.group), reduction="none"))

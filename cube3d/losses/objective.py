@@ -1,29 +1,100 @@
 """The weighted sum of losses that a run minimizes."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cube3d.config import LossSettings
+from cube3d.losses.batch import Batch
 from cube3d.losses.cosine import CosineLoss
+from cube3d.losses.distillation import RelationalDistillationLoss
+from cube3d.losses.diversity import DiversityLoss
+from cube3d.losses.gather import gather
 from cube3d.losses.info_nce import InfoNCELoss
+from cube3d.losses.memory import CrossBatchMemory
+from cube3d.losses.mse import MSELoss
+from cube3d.losses.negatives import chosen, true_negatives
+from cube3d.losses.triplet import TripletLoss
+
+# Each loss by the name of its weight in the settings.
+LOSSES: dict[str, Callable[[LossSettings], nn.Module]] = {
+    "cosine": lambda settings: CosineLoss(),
+    "mse": lambda settings: MSELoss(),
+    "triplet": lambda settings: TripletLoss(settings.margin),
+    "info_nce": lambda settings: InfoNCELoss(settings.temperature),
+    "diversity": lambda settings: DiversityLoss(),
+    "distillation": lambda settings: RelationalDistillationLoss(settings.distillation_temperature),
+}
 
 
 class Objective(nn.Module):
-    """``Σ weight · loss`` over the losses with a positive weight."""
+    """``Σ weight · loss`` over the losses with a positive weight, in the precision of the answers.
 
-    def __init__(self, settings: LossSettings) -> None:
+    In training a batch is that of all processes, and negatives are chosen as the settings say among the batch's
+    answers, the mined ones and the memory's. In evaluation they are all answers of other groups, without memory, so
+    that figures of different settings can be compared.
+
+    Args:
+        settings: weights, and what the losses and the choice of negatives take.
+        dim: width of the vectors.
+    """
+
+    def __init__(self, settings: LossSettings, dim: int) -> None:
         super().__init__()
-        losses = {"cosine": CosineLoss(), "info_nce": InfoNCELoss(settings.temperature)}
-        self.weights = {name: getattr(settings, name) for name in losses}
-        self.losses = nn.ModuleDict({name: loss for name, loss in losses.items() if self.weights[name] > 0})
+        self.settings = settings
+        self.weights = {name: weight for name in LOSSES if (weight := getattr(settings, name)) > 0}
+        self.losses = nn.ModuleDict({name: LOSSES[name](settings) for name in self.weights})
+        self.memory = CrossBatchMemory(settings.negatives.memory, dim) if settings.negatives.memory else None
 
-    def forward(self, prediction: Tensor, answer: Tensor, group: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self,
+        prediction: Tensor,
+        answer: Tensor,
+        group: Tensor,
+        counted: Tensor | None = None,
+        mined: Tensor | None = None,
+        mined_group: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and each loss by its name before weighting.
 
         Args:
             prediction, answer: ``[B, dim]``.
             group: answer group of each row, ``[B]``, int64.
+            counted: rows that a mean over rows takes, ``[B]``, bool; None: all.
+            mined: wrong answers found for each row before training, ``[B, K, dim]``.
+            mined_group: their answer groups, ``[B, K]``, int64.
         """
-        parts = {name: loss(prediction, answer, group) for name, loss in self.losses.items()}
+        counted = torch.ones_like(group, dtype=torch.bool) if counted is None else counted
+        with torch.autocast(prediction.device.type, enabled=False):  # cosines lie close: half precision ties them
+            prediction = prediction.to(answer.dtype)
+            if self.training:
+                prediction, answer, group, counted = map(gather, (prediction, answer, group, counted))
+            candidates, candidate_group = [answer], [group]
+            if mined is not None and mined_group is not None:
+                candidates.append(gather(mined).flatten(0, 1))
+                candidate_group.append(gather(mined_group).flatten())
+            if self.memory is not None and self.training:
+                remembered, remembered_group = self.memory.read()
+                candidates.append(remembered)
+                candidate_group.append(remembered_group)
+            batch = self._batch(prediction, answer, group, counted, torch.cat(candidates), torch.cat(candidate_group))
+            if self.memory is not None and self.training:
+                self.memory.push(answer, group)  # after its views were copied into the candidates
+            parts = {name: loss(batch) for name, loss in self.losses.items()}
         total = sum(self.weights[name] * part for name, part in parts.items())
         assert isinstance(total, Tensor)
         return total, parts
+
+    def _batch(
+        self, prediction: Tensor, answer: Tensor, group: Tensor, counted: Tensor, candidates: Tensor, groups: Tensor
+    ) -> Batch:
+        positive = F.cosine_similarity(prediction, answer, dim=-1)
+        similarity = F.normalize(prediction, dim=-1) @ F.normalize(candidates, dim=-1).T
+        negative = true_negatives(group, answer, groups, candidates, self.settings.negatives.ceiling)
+        if self.training:
+            negative = chosen(negative, positive, similarity, self.settings.negatives, self.settings.margin)
+        return Batch(prediction, answer, group, positive, similarity, negative, counted)
