@@ -5,21 +5,30 @@ import shutil
 
 import pytest
 import torch
+from transformers import TrainerCallback
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from cube3d.config import TrainingSettings
+from cube3d.config import LOSS_NAMES, CurriculumSettings, TrainingSettings
+from cube3d.curriculum import competence
 from cube3d.errors import UserError
-from cube3d.metrics import ranking_loss
+from cube3d.losses import Objective
+from cube3d.metrics import per_question, ranking_loss
 from cube3d.model import CubeConfig, CubeModel, MLPConfig, MLPModel
-from cube3d.trainer import CHECKPOINT_PREFIX, MappingTrainer, _trainer, complete_checkpoints, fit
+from cube3d.trainer import CHECKPOINT_PREFIX, MappingTrainer, ParameterWatch, _trainer, complete_checkpoints, fit
 from tests.cube3d.conftest import DIM
 
 CUBE = {"shape": [2, 2, 2], "channels": 6, "hidden": 8, "steps": 3, "boundary": "walls", "update": "gated"}
 SETTINGS = TrainingSettings(epochs=6, batch_size=12, learning_rate=1e-2, patience=6)
+LEARNED_IN_ORDER = SETTINGS.model_copy(update={"curriculum": CurriculumSettings(by=["rank", "length"])})
+ALL_LOSSES = {
+    **dict.fromkeys(LOSS_NAMES, 0.5),
+    "negatives": {"choose": "random", "count": 6, "mined": 2, "memory": 20, "ceiling": 0.95},
+}
 
 
-def new_model(**changes):
+def new_model(loss=None, **changes):
     torch.manual_seed(0)
-    return CubeModel(CubeConfig(dim=DIM, cube={**CUBE, **changes}))
+    return CubeModel(CubeConfig(dim=DIM, cube={**CUBE, **changes}, loss=loss))
 
 
 def train(model, parts, folder, settings=SETTINGS):
@@ -31,7 +40,8 @@ def losses(trained):
 
 
 def parameters(model):
-    return {name: value.detach().clone() for name, value in model.named_parameters()}
+    """Buffers too."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("make", [new_model, lambda: MLPModel(MLPConfig(dim=DIM, hidden=8))], ids=["cube", "mlp"])
@@ -72,12 +82,14 @@ def test_the_same_seed_gives_the_same_bits(parts, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.fixture(scope="module")
-def interrupted(parts, tmp_path_factory):
-    """A run to its end, and a copy of its folder as it was after three of six epochs."""
+@pytest.fixture(scope="module", params=["plain", "every loss, negatives and a curriculum"])
+def interrupted(request, parts, tmp_path_factory):
+    """How to make a model and train it, a run to its end, and a copy of its folder as it was after three of six
+    epochs."""
+    loss, settings = (None, SETTINGS) if request.param == "plain" else (ALL_LOSSES, LEARNED_IN_ORDER)
     whole, cut = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut")
-    model = new_model()
-    trainer = _trainer(model, parts.train, parts.validation, SETTINGS, whole, seed=0)
+    model = new_model(loss)
+    trainer = _trainer(model, parts.train, parts.validation, settings, whole, seed=0)
     save = trainer._save_checkpoint
 
     def save_and_copy(*arguments):
@@ -87,14 +99,14 @@ def interrupted(parts, tmp_path_factory):
 
     trainer._save_checkpoint = save_and_copy
     trainer.train()
-    return parameters(model), trainer.state.log_history, cut
+    return loss, settings, parameters(model), trainer.state.log_history, cut
 
 
 def resumed(interrupted, parts, folder):
-    expected, history, cut = interrupted
+    loss, settings, expected, history, cut = interrupted
     shutil.copytree(cut, folder)
-    model = new_model()
-    trained = train(model, parts, folder)
+    model = new_model(loss)
+    trained = train(model, parts, folder, settings)
     return expected, history, parameters(model), trained
 
 
@@ -113,7 +125,7 @@ def test_resuming_goes_on_bit_for_bit(interrupted, parts, tmp_path):
 
 @pytest.mark.parametrize("damage", ["no state file", "half a state file"])
 def test_a_checkpoint_that_was_killed_while_saving_is_passed_over(damage, interrupted, parts, tmp_path):
-    expected, _, cut = interrupted
+    loss, settings, expected, _, cut = interrupted
     folder = tmp_path / "run"
     shutil.copytree(cut, folder)
     killed = folder / f"{CHECKPOINT_PREFIX}16"
@@ -124,9 +136,22 @@ def test_a_checkpoint_that_was_killed_while_saving_is_passed_over(damage, interr
     else:
         state.write_text(state.read_text()[:200])
     assert [path.name for path in complete_checkpoints(folder)][-1] == f"{CHECKPOINT_PREFIX}12"
-    model = new_model()
-    train(model, parts, folder)
+    model = new_model(loss)
+    train(model, parts, folder, settings)
     assert all(torch.equal(parameters(model)[name], expected[name]) for name in expected)
+
+
+def test_a_checkpoint_of_two_processes_is_not_resumed_by_one(interrupted, parts, tmp_path):
+    """The random states of one would be missing."""
+    loss, settings, _, _, cut = interrupted
+    folder = tmp_path / "run"
+    shutil.copytree(cut, folder)
+    newest = complete_checkpoints(folder)[-1]
+    for rank in range(2):
+        shutil.copy(newest / "rng_state.pth", newest / f"rng_state_{rank}.pth")
+    (newest / "rng_state.pth").unlink()
+    with pytest.raises(UserError, match=f"{newest.name}: saved by 2 processes; resume with as many, not with 1"):
+        train(new_model(loss), parts, folder, settings)
 
 
 @pytest.mark.parametrize(
@@ -145,15 +170,101 @@ def test_a_full_disk_while_saving_names_the_checkpoint_that_is_whole(error, part
         train(new_model(), parts, tmp_path)
 
 
-def test_early_stopping_keeps_the_model_of_the_lowest_validation_ranking_loss(parts, tmp_path):
+@pytest.mark.parametrize(("metric", "best_of"), [("ranking_loss", min), ("mrr", max), ("centered_cosine", max)])
+def test_early_stopping_keeps_the_model_of_the_best_validation_metric(metric, best_of, parts, tmp_path):
     """With a learning rate that diverges, training ends early and the best epoch's model is back."""
-    settings = TrainingSettings(epochs=30, batch_size=12, learning_rate=0.3, patience=2)
+    settings = TrainingSettings(epochs=30, batch_size=12, learning_rate=0.3, patience=2, stop_on=metric)
     model = new_model()
     trained = train(model, parts, tmp_path, settings)
-    history = [entry for entry in trained.history if "eval_loss" in entry]
-    assert len(history) < 30
-    best = min(entry["eval_ranking_loss"] for entry in history)
-    assert ranking_loss(model.predict(parts.validation.question), parts.validation) == pytest.approx(best, rel=1e-5)
+    values = [entry[f"eval_{metric}"] for entry in trained.history if "eval_loss" in entry]
+    best = best_of(values)
+    assert len(values) < 30
+    assert len(values) - 1 - values.index(best) == 2, "two epochs after the best one"
+    prediction, center = model.predict(parts.validation.question), parts.train.answer.mean(0)
+    kept = {
+        "ranking_loss": ranking_loss(prediction, parts.validation),
+        **{name: value.mean() for name, value in per_question(prediction, parts.validation, center).items()},
+    }
+    assert kept[metric] == pytest.approx(best, rel=1e-5)
+
+
+def test_validation_losses_are_those_of_the_whole_part_and_each_is_logged(parts, tmp_path):
+    model = new_model({**ALL_LOSSES, "negatives": {"memory": 20}})
+    trained = train(model, parts, tmp_path, SETTINGS.model_copy(update={"epochs": 1}))
+    logged = next(entry for entry in trained.history if "eval_loss" in entry)
+    validation = parts.validation
+    total, each = model.objective(model.predict(validation.question), validation.answer, validation.group)
+    assert set(each) == set(LOSS_NAMES)
+    assert logged["eval_loss"] == pytest.approx(total.item(), rel=1e-5)
+    for name, value in each.items():
+        assert logged[f"eval_loss_{name}"] == pytest.approx(value.item(), rel=1e-4, abs=1e-6)
+    assert set(next(e for e in trained.history if "loss" in e)) >= {f"loss_{name}" for name in LOSS_NAMES}
+
+
+def test_a_curriculum_learns_the_easiest_pairs_first_and_logs_their_share(parts, tmp_path, monkeypatch):
+    counted: list[float] = []
+    forward = Objective.forward
+
+    def recorded(self, prediction, answer, group, counted_rows=None, mined=None, mined_group=None):
+        if self.training:
+            counted.append(counted_rows.double().mean().item())
+        return forward(self, prediction, answer, group, counted_rows, mined, mined_group)
+
+    monkeypatch.setattr(Objective, "forward", recorded)
+    curriculum = CurriculumSettings(by=["similarity"], start=0.25, warmup=0.2, full=0.7)
+    settings = TrainingSettings(epochs=10, batch_size=48, patience=10, curriculum=curriculum)
+    trained = train(new_model(), parts, tmp_path, settings)
+    expected = [competence(step / 10, curriculum) for step in range(10)]
+    assert counted == pytest.approx(expected, abs=1 / 48)
+    assert counted[:3] == pytest.approx([0.25] * 3)
+    assert counted[-3:] == [1, 1, 1]
+    shares = [entry["competence"] for entry in trained.history if "competence" in entry]
+    assert shares == pytest.approx([*expected[1:], 1])
+
+
+def test_accumulating_two_batches_is_a_step_on_their_mean(parts, tmp_path):
+    """Of a loss without negatives: 12 pairs at once, or twice 6."""
+    models = []
+    for batch_size, accumulation in ((12, 1), (6, 2)):
+        settings = SETTINGS.model_copy(update={"batch_size": batch_size, "accumulation": accumulation, "epochs": 2})
+        models.append(new_model({"info_nce": 0.0}))
+        trained = train(models[-1], parts, tmp_path / str(batch_size), settings)
+        models.append(losses(trained))
+    whole, whole_losses, halves, halves_losses = models
+    assert halves_losses == pytest.approx(whole_losses, rel=1e-4)
+    first, second = parameters(whole), parameters(halves)
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_bfloat16_trains_float32_parameters_nearly_alike(parts, tmp_path):
+    settings = SETTINGS.model_copy(update={"precision": "bfloat16"})
+    half, whole = new_model(), new_model()
+    rounded, exact = train(half, parts, tmp_path / "half", settings), train(whole, parts, tmp_path / "whole")
+    assert all(value.dtype == torch.float32 for value in half.parameters())
+    assert losses(rounded) == pytest.approx(losses(exact), rel=0.05)
+    assert losses(rounded) != losses(exact), "bfloat16 was used"
+
+
+def test_a_reporter_gets_every_figure(parts, tmp_path, monkeypatch):
+    seen: dict[str, float] = {}
+
+    class Notebook(TrainerCallback):
+        def on_log(self, args, state, control, logs, **kwargs):
+            seen.update(logs)
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "notebook", Notebook)
+    monkeypatch.setattr("cube3d.trainer.get_available_reporting_integrations", lambda: ["notebook"])
+    train(new_model(), parts, tmp_path, SETTINGS.model_copy(update={"epochs": 1, "report_to": ["notebook"]}))
+    assert {"loss", "loss_cosine", "loss_info_nce", "grad_norm", "eval_loss", "eval_mrr"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("notebok", "unknown 'notebok'; valid: .*tensorboard.*wandb"), ("neptune", "'neptune' needs its package")],
+)
+def test_a_reporter_that_is_unknown_or_not_installed_is_refused(name, message, parts, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(new_model(), parts, tmp_path, SETTINGS.model_copy(update={"report_to": [name]}))
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_is_named(parts, tmp_path):
@@ -161,6 +272,19 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_is_named(parts, tmp_path)
     torch.nn.init.constant_(model.objective.losses["info_nce"].log_temperature, float("nan"))
     with pytest.raises(UserError, match="loss info_nce is nan at step 0"):
         train(model, parts, tmp_path)
+
+
+def test_predictions_that_are_no_numbers_stop_the_run_before_they_are_saved(parts, tmp_path, monkeypatch):
+    """A gradient that is not finite spoils the parameters after the last loss of an epoch."""
+
+    def spoil(self, args, state, control, model, **kwargs):
+        if state.global_step == 7:
+            torch.nn.init.constant_(model.mapping.readout, float("nan"))
+
+    monkeypatch.setattr(ParameterWatch, "on_optimizer_step", spoil)
+    with pytest.raises(UserError, match="a prediction is not a number at step 8"):
+        train(new_model(), parts, tmp_path)
+    assert [path.name for path in complete_checkpoints(tmp_path)] == [f"{CHECKPOINT_PREFIX}4"]
 
 
 def test_the_audit_sees_a_parameter_that_gets_no_gradient_and_one_that_does_not_move(parts, tmp_path):
