@@ -32,7 +32,8 @@ def _train(options: argparse.Namespace) -> None:
     else:
         run = runs.start(options.out, load_settings(options.config, options.overrides))
     runs.train(run)
-    print(f"trained: {run.model_folder}; next: cube3d evaluate {options.out}")
+    if os.environ.get("RANK", "0") == "0":  # of those that torchrun starts, one speaks
+        print(f"trained: {run.model_folder}; next: cube3d evaluate {options.out}")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

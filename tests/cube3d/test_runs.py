@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import yaml
 from cube3d import run as runs
 from cube3d.audit import check_rollout, check_split
 from cube3d.cli import main
-from cube3d.config import parse_settings
+from cube3d.config import load_settings, parse_settings
 from cube3d.data import Pair, Split
 from cube3d.errors import UserError
 from cube3d.model import CubeConfig, CubeModel, MLPModel, load_model
@@ -200,6 +202,43 @@ def test_a_failed_audit_ends_the_run_and_saves_no_model(config_file, tmp_path, c
     assert not (folder / "model").exists()
     failed = [c["name"] for c in json.loads((folder / "audit.json").read_text()) if not c["passed"]]
     assert "each parameter got a gradient" in failed
+
+
+def test_two_processes_train_as_one(config_file, tmp_path):
+    """torchrun gives the losses, the log and the model of one process: each loss is of the whole batch, with gradient
+    through the vectors of the other process, and every kind of negative is the same for both."""
+    arguments = [
+        *("train", "--config", str(config_file), "loss.mse=0.5", "loss.triplet=1", "loss.diversity=0.5"),
+        *("loss.distillation=1", "loss.negatives={choose: random, count: 4, mined: 2, memory: 12, ceiling: 0.999}"),
+        "training.curriculum.by=[length, rank]",
+    ]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([*arguments, "--out", str(one)]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "cube3d.cli", *arguments, "--out", str(two)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained: ") == 1
+    first, second = (
+        [e for e in runs.load(f).results("history") if "loss" in e or "eval_loss" in e] for f in (one, two)
+    )
+    assert len(first) == len(second) == 2 * TRAINING["epochs"]
+    for expected, actual in zip(first, second, strict=True):
+        compared = {name: v for name, v in expected.items() if "runtime" not in name and "per_second" not in name}
+        assert {name: actual[name] for name in compared} == pytest.approx(compared, rel=2e-4, abs=1e-5)
+    assert {"loss_triplet", "loss_distillation", "loss_diversity", "competence"} <= set(first[0])
+    models = [load_model(CubeModel, folder / "model").state_dict() for folder in (one, two)]
+    for name, value in models[0].items():
+        assert torch.allclose(models[1][name], value, atol=1e-4), name
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(config_file, tmp_path, monkeypatch):
+    """Their number is read where the batch is divided."""
+    monkeypatch.setattr("transformers.TrainingArguments.world_size", 3)
+    run = runs.start(tmp_path / "run", load_settings(config_file))
+    with pytest.raises(UserError, match="batch_size is 8, which 3 processes cannot share"):
+        runs.train(run)
 
 
 def test_an_interrupt_says_how_to_go_on(config_file, tmp_path, capsys, monkeypatch):
