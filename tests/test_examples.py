@@ -4,6 +4,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -17,3 +20,38 @@ def test_a_growing_3d_automaton_learns_its_shape(monkeypatch, capsys):
     ]
     assert len(losses) >= 2, printed
     assert losses[-1] < losses[0], printed
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Loads an example as a module; its neighbors can be imported, as they can when it is run."""
+
+    def load(name):
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+        return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "epochs", "task"),
+    [
+        ("plain_loop", "torch", 4, "embeddings"),
+        ("transformers_trainer", "transformers", 4, "embeddings"),
+        ("lightning_voxels", "lightning", 3, "voxels"),
+        ("accelerate_voxels", "accelerate", 3, "voxels"),
+    ],
+)
+def test_a_lattice_in_a_trainer_learns_and_comes_back_from_its_file(name, package, epochs, task, example, tmp_path):
+    pytest.importorskip(package, reason=f"{package}, which drives this example, is not installed")
+    module = example(name)
+    model, before, after = module["main"](["--epochs", str(epochs), "--out", str(tmp_path / "saved")])
+    assert after < 0.8 * before, "on data that training did not see"
+    inputs, _ = example("tasks")[task](5, seed=3)
+    again = module["load"](tmp_path / "saved")
+    with torch.no_grad():
+        expected, found = model.eval()(inputs), again.eval()(inputs)
+    if isinstance(expected, dict):
+        expected, found = expected["prediction"], found["prediction"]
+    assert not torch.equal(expected, inputs)
+    assert torch.equal(found, expected)
