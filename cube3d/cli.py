@@ -1,4 +1,4 @@
-"""The command line: ``cube3d train | search | evaluate | report | ask``."""
+"""The command line: ``cube3d train | search | evaluate | report | ask | export``."""
 
 from __future__ import annotations
 
@@ -143,9 +143,18 @@ def _begun(options: argparse.Namespace, kind: type[SomePlan]) -> tuple[Settings,
     return load_settings(options.config, options.overrides), read_plan(options.plan, kind)
 
 
+def _export(options: argparse.Namespace) -> None:
+    from cube3d import run as runs
+    from cube3d.export import export
+
+    export(runs.load(options.run), options.folder)
+    print(f"exported: SentenceTransformer({str(options.folder)!r}, trust_remote_code=True) loads it")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cube3d", description="Train a 3D lattice to carry questions to answers.")
-    commands = parser.add_subparsers(required=True, dest="name", metavar="train | search | evaluate | report | ask")
+    names = "train | search | evaluate | report | ask | export"
+    commands = parser.add_subparsers(required=True, dest="name", metavar=names)
 
     train = commands.add_parser("train", help="train a cube and audit the run")
     train.add_argument("--config", type=Path, help="YAML file; the defaults without")
@@ -174,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--json", action="store_true", help="an object a question, one a line")
     ask.add_argument("--count", type=_positive, default=3, help="how many answers (3)")
     ask.set_defaults(command=_ask)
+
+    export = commands.add_parser("export", help="write a model that sentence-transformers loads without cube3d")
+    export.add_argument("run", type=Path)
+    export.add_argument("folder", type=Path)
+    export.set_defaults(command=_export)
     return parser
 
 

@@ -81,10 +81,13 @@ class TransformerTeacher(Teacher):
         kind = _load_config(self.source, self.key).model_type
         return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+    def load(self) -> tuple[Any, Any]:
+        """Model and tokenizer, once a process."""
+        return _load(self.source, self.key, self.settings.dtype, _device(self.settings.device))
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors ``[len(texts), dim]``, float32 on the CPU whatever the model's dtype and device."""
-        device = _device(self.settings.device)
-        model, tokenizer = _load(self.source, self.key, self.settings.dtype, device)
+        model, tokenizer = self.load()
         limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or math.inf)
         if self.settings.max_length > limit:
             raise UserError(
@@ -101,7 +104,7 @@ class TransformerTeacher(Teacher):
                 truncation=True,
                 max_length=self.settings.max_length,
                 return_tensors="pt",
-            ).to(device)
+            ).to(model.device)
             with torch.inference_mode():
                 hidden = model(**inputs).last_hidden_state.float()
             vectors = POOLING[self.settings.pooling](hidden, inputs["attention_mask"])

@@ -1,0 +1,115 @@
+"""A trained cube as a sentence-transformers module, in plain PyTorch.
+
+``cube3d export`` puts this file beside the model that it writes, so that the model needs nothing but
+sentence-transformers::
+
+    model = SentenceTransformer(folder, trust_remote_code=True)  # allows this file, which you may read first
+    scores = model.similarity(model.encode_query(question), model.encode_document(answers))
+
+An embedding is placed on a lattice of cells, the cells look at their neighbors and update themselves some steps long,
+and what is read from them corrects the embedding. Any lattice is a table of neighbors here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sentence_transformers.base.modules import Module
+from torch import Tensor, nn
+
+ACTIVATIONS = {"relu": F.relu, "gelu": lambda h: F.gelu(h, approximate="tanh"), "silu": F.silu, "tanh": torch.tanh}
+SQUASHES = {"identity": lambda target: target, "tanh": torch.tanh}
+HUB_OPTIONS = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
+
+
+class Cube(Module):
+    """``sentence_embedding`` ``[B, dim]`` → ``[B, dim]``.
+
+    Args:
+        steps: how often the cells update themselves.
+        activation, update, squash, step_size: of the rule.
+        tensors: shape of each tensor:
+
+            - ``lift [1 or cells, f, C]``, ``position [cells, C]``, ``readout [1 or cells, C, f]``;
+            - ``neighbors [seen, cells]``, int64: the cell that each cell sees at each offset, ``cells`` for none;
+            - ``filters [filters, seen, C]``: weights of what is seen; without it, cells see it as it is;
+            - ``hidden_weight``, ``hidden_bias``, ``head_weight``, ``head_bias``, ``log_time_constant``: of the rule;
+            - ``retention [cells, 1]``: what an absorbing boundary leaves.
+    """
+
+    config_keys = ["steps", "activation", "update", "squash", "step_size", "tensors"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        steps: int,
+        activation: str,
+        update: str,
+        squash: str,
+        step_size: float,
+        tensors: dict[str, list[int]],
+    ) -> None:
+        super().__init__()
+        self.steps, self.activation, self.update, self.squash = steps, activation, update, squash
+        self.step_size, self.tensors = step_size, tensors
+        for name in ("filters", "log_time_constant"):
+            self.register_parameter(name, None)
+        for name, shape in tensors.items():
+            if name in ("neighbors", "retention"):
+                dtype = torch.int64 if name == "neighbors" else torch.float32
+                self.register_buffer(name, torch.zeros(shape, dtype=dtype))
+            else:
+                self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        embedding = features["sentence_embedding"]
+        scale = embedding.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
+        cells = len(self.position)
+        placed = (embedding / scale).unflatten(1, (cells, -1))
+        x = torch.einsum("bnf,nfc->bnc", placed, self.lift.expand(cells, -1, -1)) + self.position
+        for _ in range(self.steps):
+            x = self.step(x)
+        correction = torch.einsum("bnc,ncf->bnf", x, self.readout.expand(cells, -1, -1)).flatten(1)
+        features["sentence_embedding"] = embedding + scale * correction
+        return features
+
+    def step(self, x: Tensor) -> Tensor:
+        """One update of every cell, ``[B, cells, C]``."""
+        seen = F.pad(x, (0, 0, 0, 1))[:, self.neighbors]  # one more cell, of zeros: what lies outside
+        weighted = self.filters is not None
+        percepts = torch.einsum("bonc,poc->bnpc", seen, self.filters) if weighted else seen.transpose(1, 2)
+        z = torch.cat([x, percepts.flatten(2)], dim=-1)
+        hidden = ACTIVATIONS[self.activation](F.linear(z, self.hidden_weight, self.hidden_bias))
+        heads = F.linear(hidden, self.head_weight, self.head_bias)
+        channels = x.shape[-1]
+        target = SQUASHES[self.squash](heads[..., :channels])
+        if self.update == "residual":
+            new = x + self.step_size * target
+        elif self.update == "gated":
+            new = x + torch.sigmoid(heads[..., channels:]) * (target - x)
+        elif self.update == "leaky":
+            new = x + self.step_size * torch.exp(-self.log_time_constant) * (target - x)
+        else:
+            new = target
+        return new * self.retention
+
+    def get_embedding_dimension(self) -> int:
+        return self.tensors["position"][0] * self.tensors["lift"][1]
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        shutil.copy(__file__, Path(output_path).parent / "cube.py")  # the model's folder, where it is looked for
+
+    @classmethod
+    def load(cls, model_name_or_path: str, *args: Any, **options: Any) -> Cube:
+        where = {name: options[name] for name in HUB_OPTIONS if name in options}
+        cube = cls(**cls.load_config(model_name_or_path, **where))
+        cls.load_torch_weights(model_name_or_path, model=cube, **where)
+        return cube
+
+
+Cube.__module__ = "cube"  # a saved model names its classes; wherever this file is, there it is cube.py in the folder
