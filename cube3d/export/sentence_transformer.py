@@ -14,6 +14,8 @@ from torch import Tensor
 from cube3d.errors import UserError
 from cube3d.files import replacing
 from cube3d.run import Run
+from cube3d.teachers import embed
+from cube3d.teachers.transformer import TransformerTeacher
 from cube_kernels import EmbeddingCube, Lattice, perceive
 
 if TYPE_CHECKING:
@@ -59,17 +61,18 @@ def _assemble(run: Run) -> SentenceTransformer:
     from sentence_transformers.base.modules import Normalize, Router, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    settings = run.settings.teacher
-    model, tokenizer = run.teacher.load()
+    teacher, settings = run.teacher, run.settings.teacher
+    if not isinstance(teacher, TransformerTeacher):
+        raise UserError(f"teacher {settings.model!r}: only a model of transformers can be exported")
+    model, tokenizer = teacher.load()
     with tempfile.TemporaryDirectory() as plain:  # as the teacher loaded it, wherever it came from
         model.save_pretrained(plain)
         tokenizer.save_pretrained(plain)
         transformer = Transformer(plain, max_seq_length=settings.max_length, model_kwargs={"dtype": model.dtype})
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=POOLING[settings.pooling])
-    teacher = [transformer, pooling, Normalize()]
-    router = Router.for_query_document(
-        query_modules=[*teacher, plain_cube(run.model.mapping)], document_modules=teacher
-    )
+    document = [transformer, pooling, Normalize()]
+    query = [*document, plain_cube(run.model.mapping)]
+    router = Router.for_query_document(query_modules=query, document_modules=document)
     return SentenceTransformer(modules=[router], device="cpu", similarity_fn_name="cosine")
 
 
@@ -110,7 +113,7 @@ def _check(run: Run, exported: SentenceTransformer) -> None:
         "document": ([pair.answer for pair in pairs], lambda vectors: vectors),
     }
     for route, (texts, mapping) in routes.items():
-        ours = F.normalize(mapping(run.teacher.embed(texts)), dim=-1)
+        ours = F.normalize(mapping(embed(run.teacher, texts)), dim=-1)
         theirs = F.normalize(torch.from_numpy(exported.encode(texts, task=route)), dim=-1)
         difference = (ours - theirs).abs().max().item()
         if not difference <= TOLERANCE:
@@ -128,7 +131,7 @@ pipeline_tag: sentence-similarity
 # From a question's embedding to its answer's
 
 ```python
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer  # 6 or newer
 
 model = SentenceTransformer("path/of/this/folder", trust_remote_code=True)
 questions = model.encode_query(["What is overfitting?"])

@@ -64,3 +64,25 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUBE3D_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def make_run(tiny_teacher):
+    """Makes the folder of a finished run whose cube, of random weights, is not the identity; nothing is trained."""
+    from cube3d import run as runs
+    from cube3d.config import parse_settings
+
+    def make(folder, pairs_file, **teacher):
+        values = {
+            "data": {"pairs": [str(pairs_file)], "validation": 0.25, "test": 0.25},
+            "teacher": {"model": str(tiny_teacher), "max_length": 64, **teacher},
+            "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
+        }
+        run = runs.start(folder, parse_settings(values, "test"))
+        runs._write_inputs(run)
+        model = runs.new_model(run)
+        torch.nn.init.normal_(model.mapping.readout, std=0.1)
+        model.save(run.model_folder)
+        return run
+
+    return make

@@ -12,7 +12,6 @@ from cube3d import answer
 from cube3d import run as runs
 from cube3d.answer import Answerer, FaissSearch, MatrixSearch
 from cube3d.cli import main
-from cube3d.config import parse_settings
 from cube3d.errors import UserError
 
 SUBJECTS = ["tree", "river", "stone", "cloud", "paper", "glass", "wheel", "bread"]
@@ -26,22 +25,9 @@ def write_pairs(path, subjects, answers="the {} has its {} name."):
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory, tiny_teacher):
-    """A run whose cube, of random weights, is not the identity."""
+def run_folder(make_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("answering")
-    pairs = write_pairs(folder / "pairs.jsonl", SUBJECTS)
-    values = {
-        "data": {"pairs": [str(pairs)], "validation": 0.25, "test": 0.25},
-        "teacher": {"model": str(tiny_teacher), "max_length": 64},
-        "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
-        "training": {"epochs": 1, "batch_size": 4},
-    }
-    run = runs.start(folder / "run", parse_settings(values, "test"))
-    runs._write_inputs(run)
-    model = runs.new_model(run)
-    torch.nn.init.normal_(model.mapping.readout, std=0.1)
-    model.save(run.model_folder)
-    return run.folder
+    return make_run(folder / "run", write_pairs(folder / "pairs.jsonl", SUBJECTS)).folder
 
 
 @pytest.fixture(scope="module")
