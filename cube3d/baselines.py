@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cube3d.config import Settings
+from cube3d.data.tasks import task_mix
 from cube3d.metrics import ranks
 from cube3d.model import CubeConfig, CubeModel, MappingModel, MLPConfig, MLPModel, load_model
 from cube3d.vectors import Part, Parts
@@ -98,7 +99,14 @@ def trained_baselines(
             say(f"training the baseline {name}")
             torch.manual_seed(settings.seed)
             model = kind(config)
-            fit(model, train, parts.validation, settings.training, folder / f".{saved.name}-training", settings.seed)
+            fit(
+                model,
+                task_mix(train, settings.data.tasks, settings.seed),
+                parts.validation,
+                settings.training,
+                folder / f".{saved.name}-training",
+                settings.seed,
+            )
             model.save(saved)
         predictors[name] = load_model(kind, saved).predict
     return predictors

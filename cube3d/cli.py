@@ -1,4 +1,4 @@
-"""The command line: ``cube3d train | search | evaluate | report | ask | export``."""
+"""The command line: ``cube3d data | train | search | evaluate | report | ask | export``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cube3d.config import Settings, load_settings
+from cube3d.data.command import add_commands as add_data_commands
 from cube3d.errors import UserError
 from cube_kernels import BackendError
 
@@ -153,8 +154,10 @@ def _export(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cube3d", description="Train a 3D lattice to carry questions to answers.")
-    names = "train | search | evaluate | report | ask | export"
+    names = "data | train | search | evaluate | report | ask | export"
     commands = parser.add_subparsers(required=True, dest="name", metavar=names)
+
+    add_data_commands(commands)
 
     train = commands.add_parser("train", help="train a cube and audit the run")
     train.add_argument("--config", type=Path, help="YAML file; the defaults without")

@@ -34,11 +34,44 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class TaskSettings(Section):
+    """Shares of the training rows, which sum to 1; all 0, as here: every pair once and nothing else."""
+
+    qa: float = Field(0.0, ge=0, le=1)
+    """Questions that stand alone, to their answers."""
+    dialogue: float = Field(0.0, ge=0, le=1)
+    """Questions from conversations, with the turns before them, to their answers."""
+    autoencoder: float = Field(0.0, ge=0, le=1)
+    """Questions and answers, each to itself."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> TaskSettings:
+        total = self.qa + self.dialogue + self.autoencoder
+        if total and abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares sum to {total:g}; they are parts of 1")
+        return self
+
+
+class RephraseSettings(Section):
+    """Questions made from those of the training part, in the answer groups of their sources."""
+
+    templates: int = Field(0, ge=0)
+    """How many by putting a question into another form."""
+    model: int = Field(0, ge=0)
+    """How many by a local language model; those stay that the teachers take for the same question."""
+    generator: str = "smollm2"
+    """The language model: the embedded "smollm2", a folder, or the name of a model on the Hugging Face hub."""
+    similarity: float = Field(0.85, ge=-1, le=1)
+    """Least cosine of a model's question with its source, in the first teacher."""
+
+
 class DataSettings(Section):
     pairs: list[str] = [BUNDLED]
     """Files of pairs, "bundled", or "docs:<module>" for the docstrings of an installed module."""
     context: int = Field(CONTEXT_TURNS, ge=0)
     """Turns of a conversation before a question that are read with it."""
+    tasks: TaskSettings = TaskSettings()
+    rephrase: RephraseSettings = RephraseSettings()
     validation: float = Field(0.15, gt=0, lt=1)
     """Share of the answer groups that choose when to stop."""
     test: float = Field(0.25, gt=0, lt=1)
@@ -281,12 +314,17 @@ def set_value(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
-    """Settings from a YAML file (None: the defaults) and overrides ``section.key=value``, the value in YAML.
+    """The settings of a run. Raises what :func:`load_section` does."""
+    return load_section(Settings, path, overrides)
+
+
+def load_section(kind: type[SectionType], path: Path | None, overrides: Sequence[str] = ()) -> SectionType:
+    """Any section from a YAML file (None: the defaults) and overrides ``section.key=value``, the value in YAML.
 
     Raises:
-        UserError: a file that cannot be read, an override without "=", and what :func:`parse_settings` raises.
+        UserError: a file that cannot be read, an override without "=", and what :func:`parse_section` raises.
     """
-    values = {} if path is None else read_yaml(path, Settings)
+    values = {} if path is None else read_yaml(path, kind)
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
@@ -299,7 +337,7 @@ def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
             set_value(values, name, value)
         except UserError as error:
             raise UserError(f"override {override!r}: {error}") from error
-    return parse_settings(values, "configuration" if path is None else str(path))
+    return parse_section(kind, values, "configuration" if path is None else str(path))
 
 
 def dump_settings(settings: Section) -> str:

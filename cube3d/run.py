@@ -25,7 +25,9 @@ import torch
 
 from cube3d.audit import Check, check_rollout, check_split, require
 from cube3d.config import Settings, dump_settings, load_settings
-from cube3d.data import Pair, Split, answer_groups, read_pairs, split_by_group
+from cube3d.data import Pair, Split
+from cube3d.data.prepare import prepare
+from cube3d.data.tasks import task_mix
 from cube3d.errors import UserError
 from cube3d.files import load_json, save_json, save_text
 from cube3d.model import CubeConfig, CubeModel, load_model
@@ -103,7 +105,7 @@ class Run:
 
 
 def start(folder: Path, settings: Settings) -> Run:
-    """A new run: reads the pairs and splits them. Nothing is written before training begins.
+    """A new run: prepares its pairs. Nothing is written before training begins.
 
     Raises:
         UserError: the folder holds a run already, or the pairs cannot be read or split.
@@ -112,11 +114,8 @@ def start(folder: Path, settings: Settings) -> Run:
         raise UserError(f"{folder}: is a file; name a folder")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; name another folder, or go on with `cube3d train --resume`")
-    pairs = read_pairs(settings.data.pairs, settings.data.context)
-    groups = answer_groups(pairs)
-    data = settings.data
-    split = split_by_group(groups, pairs, data.validation, data.test, settings.seed, data.test_seed)
-    return Run(folder, settings, pairs, groups, split)
+    prepared = prepare(settings)
+    return Run(folder, settings, prepared.pairs, prepared.groups, prepared.split)
 
 
 def _write_inputs(run: Run) -> None:
@@ -173,7 +172,7 @@ def train(run: Run, progress: bool = True) -> None:
         _write_inputs(run)
     trained = fit(
         model,
-        run.parts.train,
+        task_mix(run.parts.train, run.settings.data.tasks, run.settings.seed),
         run.parts.validation,
         run.settings.training,
         run.training_folder,

@@ -126,14 +126,14 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _options(source: Source) -> dict[str, Any]:
+def load_options(source: Source) -> dict[str, Any]:
     """Offline, and without code from the folder unless it is trusted."""
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": source.with_code}
     return options | ({"gguf_file": source.gguf} if source.gguf else {})
 
 
 @contextmanager
-def _loading(source: Source) -> Iterator[None]:
+def loading(source: Source) -> Iterator[None]:
     if source.gguf and importlib.util.find_spec("gguf") is None:
         raise UserError(f"teacher {source}: reading GGUF needs a package that is not installed; `pip install gguf`")
     try:
@@ -147,8 +147,8 @@ def _load_config(source: Source, key: str) -> Any:
     """The model's configuration, once a process and content."""
     from transformers import AutoConfig
 
-    with _loading(source):
-        return AutoConfig.from_pretrained(source.folder, **_options(source))
+    with loading(source):
+        return AutoConfig.from_pretrained(source.folder, **load_options(source))
 
 
 @lru_cache(maxsize=4)
@@ -158,14 +158,14 @@ def _load(source: Source, key: str, dtype: str, device: torch.device) -> tuple[A
 
     if _load_config(source, key).is_encoder_decoder:
         raise UserError(f"teacher {source}: is an encoder with a decoder; a teacher is one or the other")
-    with _loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, **_options(source))
+    with loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, **load_options(source))
         model, report = AutoModel.from_pretrained(
             source.folder,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             output_loading_info=True,
-            **_options(source),
+            **load_options(source),
         )
     # transformers would draw them at random. A pooler is often absent, and not used here.
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
