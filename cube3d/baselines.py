@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,19 @@ from cube3d.model import CubeConfig, CubeModel, MappingModel, MLPConfig, MLPMode
 from cube3d.vectors import Part, Parts
 
 Predictor = Callable[[Tensor], Tensor]
+"""Questions ``[N, dim]`` to predicted answers ``[N, dim]``."""
+
+IDENTITY = "identity"
+MEAN_ANSWER = "mean answer"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A predictor and how many numbers it fitted to the training part."""
+
+    predict: Predictor
+    parameters: int
+
 
 RIDGE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -67,30 +80,36 @@ def shuffled(train: Part, seed: int) -> Part:
     return replace(train, answer=train.answer[rows], group=train.group[rows])
 
 
-def equal_mlp(cube: CubeModel) -> MLPConfig:
-    """The residual perceptron with about as many parameters as the cube."""
-    count = sum(p.numel() for p in cube.mapping.parameters())
+def sized_mlp(cube: CubeModel, times: int) -> MLPConfig:
+    """The residual perceptron with about ``times`` as many parameters as the cube."""
+    count = times * parameter_count(cube)
     dim = cube.config.dim
     return MLPConfig(dim=dim, hidden=max(1, round((count - dim) / (2 * dim + 1))), loss=cube.config.loss)
 
 
+def parameter_count(model: MappingModel) -> int:
+    """Learned numbers between question and prediction; the losses' own do not count."""
+    return sum(p.numel() for p in model.mapping.parameters())
+
+
 def trained_baselines(
     cube: CubeModel, parts: Parts, settings: Settings, folder: Path, say: Callable[[str], None]
-) -> dict[str, Predictor]:
+) -> dict[str, Method]:
     """The baselines that are trained exactly as the cube was: same losses, schedule, data order and early
     stopping. What is in the folder already is loaded.
 
     - ``lattice off``: lift and readout without a rollout between.
-    - ``MLP``: a residual perceptron of equal size.
+    - ``MLP``, ``MLP x4``: residual perceptrons of the cube's size and of four times that.
     - ``shuffled pairs``: the same cube on training pairs whose answers were exchanged.
     """
     off = CubeConfig(dim=cube.config.dim, cube={**cube.config.cube, "steps": 0}, loss=cube.config.loss)
     jobs: Sequence[tuple[str, type[MappingModel], CubeConfig | MLPConfig, Part]] = (
         ("lattice off", CubeModel, off, parts.train),
-        ("MLP", MLPModel, equal_mlp(cube), parts.train),
+        ("MLP", MLPModel, sized_mlp(cube, 1), parts.train),
+        ("MLP x4", MLPModel, sized_mlp(cube, 4), parts.train),
         ("shuffled pairs", CubeModel, cube.config, shuffled(parts.train, settings.seed)),
     )
-    predictors: dict[str, Predictor] = {}
+    methods: dict[str, Method] = {}
     for name, kind, config, train in jobs:
         saved = folder / name.replace(" ", "_")
         if not saved.is_dir():
@@ -108,5 +127,28 @@ def trained_baselines(
                 settings.seed,
             )
             model.save(saved)
-        predictors[name] = load_model(kind, saved).predict
-    return predictors
+        loaded = load_model(kind, saved)
+        methods[name] = Method(loaded.predict, parameter_count(loaded))
+    return methods
+
+
+def baselines(
+    cube: CubeModel, parts: Parts, settings: Settings, folder: Path, say: Callable[[str], None]
+) -> dict[str, Method]:
+    """Everything that stands beside the cube, in the order of the tables.
+
+    Args:
+        cube: trained; the baselines take their size and losses from it.
+        parts: training fits them, validation chooses among them.
+        settings: of the run.
+        folder: for those that are trained; what is there is not trained again.
+        say: gets a line for each that is trained.
+    """
+    dim = cube.config.dim
+    return {
+        IDENTITY: Method(identity, 0),
+        MEAN_ANSWER: Method(mean_answer(parts.train), dim),
+        "ridge": Method(ridge(parts, residual=False), dim * dim + dim),
+        "residual ridge": Method(ridge(parts, residual=True), dim * dim + dim),
+        **trained_baselines(cube, parts, settings, folder, say),
+    }

@@ -6,12 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cube3d.config import Settings, load_settings
+from cube3d.config import Settings, differences, load_settings
 from cube3d.data.command import add_commands as add_data_commands
 from cube3d.errors import UserError
 from cube_kernels import BackendError
@@ -24,51 +24,60 @@ if TYPE_CHECKING:
 
 
 def _train(options: argparse.Namespace) -> None:
+    if options.seeds is None:
+        _train_one(options.out, options.config, options.overrides, options.resume)
+        return
+    if any(override.startswith("seed=") for override in options.overrides):
+        raise UserError("--seeds and seed= are two ways to say it; give one")
+    for seed in options.seeds:
+        folder = options.out / f"seed-{seed}"
+        # An interrupt left some seeds done, one begun and the others not there.
+        resume = options.resume and folder.exists()
+        _train_one(folder, options.config, [*options.overrides, f"seed={seed}"], resume)
+
+
+def _train_one(folder: Path, config: Path | None, overrides: Sequence[str], resume: bool) -> None:
     from cube3d import run as runs
 
-    if options.resume:
-        run = runs.load(options.out)
-        if options.config or options.overrides:
-            _require_same(run.settings, load_settings(options.config, options.overrides), options.out)
+    if resume:
+        run = runs.load(folder)
+        if config or overrides:
+            _require_same(run.settings, load_settings(config, overrides), folder)
     else:
-        run = runs.start(options.out, load_settings(options.config, options.overrides))
+        run = runs.start(folder, load_settings(config, overrides))
     runs.train(run)
     if os.environ.get("RANK", "0") == "0":  # of those that torchrun starts, one speaks
-        print(f"trained: {run.model_folder}; next: cube3d evaluate {options.out}")
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+        print(f"trained: {run.model_folder}; next: cube3d evaluate {folder}")
 
 
 def _require_same(saved: Settings, given: Settings, folder: Path) -> None:
-    new = dict(_flat(given.model_dump()))
-    differing = [name for name, value in _flat(saved.model_dump()) if value != new[name]]
+    differing = differences(saved, given)
     if differing:
         raise UserError(f"{folder}: its checkpoints are of another configuration: {', '.join(differing)} differ")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from cube3d import run as runs
-    from cube3d.evaluate import evaluate, table
-    from cube3d.report import write_report
+    from cube3d.evaluate import evaluate, require_same_configuration, summarize
+    from cube3d.report import terminal, write_report
 
-    run = runs.load(options.run)
-    results = evaluate(run.model, run.parts, run.settings, run.baselines_folder)
-    run.save_results("metrics", results)
-    print(table(results))
-    print(f"report: {write_report(run)}")
+    opened = [runs.load(folder) for folder in options.runs]
+    require_same_configuration(opened)
+    evaluations = []
+    for run in opened:
+        evaluations.append(evaluate(run))
+        print(f"report: {write_report([run], run.report_file)}")
+    print(terminal(summarize(evaluations)))
 
 
 def _report(options: argparse.Namespace) -> None:
     from cube3d import run as runs
     from cube3d.report import write_report
 
-    print(write_report(runs.load(options.run)))
+    opened = [runs.load(folder) for folder in options.runs]
+    if options.out is None and len(opened) > 1:
+        raise UserError("a report of several runs needs a name: --out FILE")
+    print(write_report(opened, options.out or opened[0].report_file))
 
 
 def _ask(options: argparse.Namespace) -> None:
@@ -163,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config", type=Path, help="YAML file; the defaults without")
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
     train.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    train.add_argument("--seeds", type=_seeds, help="one run for each, such as 0,1,2, in OUT/seed-0 and so on")
     train.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as cube.steps=8")
     train.set_defaults(command=_train)
 
@@ -171,11 +181,12 @@ def _parser() -> argparse.ArgumentParser:
     search.set_defaults(command=_search)
 
     evaluate = commands.add_parser("evaluate", help="measure the cube and its baselines; table, JSON and report")
-    evaluate.add_argument("run", type=Path)
+    evaluate.add_argument("runs", type=Path, nargs="+", metavar="run", help="folders that differ in the seed alone")
     evaluate.set_defaults(command=_evaluate)
 
-    report = commands.add_parser("report", help="write report.html anew")
-    report.add_argument("run", type=Path)
+    report = commands.add_parser("report", help="write the report of one run, or of several seeds together")
+    report.add_argument("runs", type=Path, nargs="+", metavar="run", help="folders that differ in the seed alone")
+    report.add_argument("--out", type=Path, help="a page (.html; report.html in the run's folder) or tables (.md)")
     report.set_defaults(command=_report)
 
     ask = commands.add_parser("ask", help="the best answers to a question")
@@ -206,6 +217,13 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = text.split(",")
+    if not all(seed.isdecimal() for seed in seeds) or len({int(seed) for seed in seeds}) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different seeds such as 0,1,2")
+    return [int(seed) for seed in seeds]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -343,6 +343,20 @@ def load_section(kind: type[SectionType], path: Path | None, overrides: Sequence
 def dump_settings(settings: Section) -> str:
     """The resolved settings as YAML that :func:`load_settings` reads back."""
     return yaml.dump(settings.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def differences(settings: Settings, other: Settings) -> list[str]:
+    """The full names of the settings that differ, such as ``cube.steps``."""
+    ours, theirs = (dict(_flat(values.model_dump())) for values in (settings, other))
+    return [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _explain(kind: type[Section], error: Any) -> str:

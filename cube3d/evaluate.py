@@ -1,88 +1,165 @@
-"""The cube and its baselines on the held-out answer groups."""
+"""The cube and its baselines on the answer groups that a run held out, for one run or over several seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from cube3d.baselines import Predictor, identity, mean_answer, ridge, trained_baselines
-from cube3d.config import Settings
-from cube3d.metrics import METRICS, Bootstrap, anisotropy, effective_dimensions, per_question
-from cube3d.model import CubeModel
-from cube3d.vectors import Parts
+import numpy as np
+from numpy.typing import NDArray
+
+from cube3d.baselines import Method, baselines, parameter_count
+from cube3d.config import differences
+from cube3d.data import normalized
+from cube3d.errors import UserError
+from cube3d.intervals import Bootstrap, Floats
+from cube3d.metrics import METRICS, anisotropy, effective_dimensions, per_question
+from cube3d.run import Run
+from cube3d.subsets import ALL, HEADWORD, OTHER, is_headword_question
 
 CUBE = "cube"
-IDENTITY = "identity"
+
+MIN_GROUPS = 2
+"""A subset of fewer answer groups has no interval and is not measured."""
 
 
-def evaluate(
-    cube: CubeModel, parts: Parts, settings: Settings, folder: Path, say: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Every metric for the cube and each baseline on the test part.
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What one run measured, question by question.
+
+    Attributes:
+        seed: of the run.
+        answers: how many answers each question was ranked against.
+        question: the text of each, ``[N]``.
+        group: each question's answer group, ``[N]``, by its first answer's text, which is the same for every seed.
+        headword: :func:`cube3d.subsets.is_headword_question`, ``[N]``.
+        values: for each method and metric, ``[N]`` values.
+        properties: for each method ``parameters``, ``anisotropy`` and ``effective_dimensions``.
+    """
+
+    seed: int
+    answers: int
+    question: list[str]
+    group: list[str]
+    headword: list[bool]
+    values: dict[str, dict[str, list[float]]]
+    properties: dict[str, dict[str, float]]
+
+
+def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
+    """Measures the run's cube and every baseline on its test part, and saves ``questions.json`` and
+    ``metrics.json``.
 
     Args:
-        cube: trained.
-        parts: training fits the baselines, validation chooses among them, test measures.
-        settings: of the run.
-        folder: for the trained baselines; what is there is not trained again.
+        run: trained.
         say: gets a line for each baseline that is trained.
+    """
+    parts, test = run.parts, run.parts.test
+    methods = {
+        CUBE: Method(run.model.predict, parameter_count(run.model)),
+        **baselines(run.model, parts, run.settings, run.baselines_folder, say),
+    }
+    center = parts.train.answer.mean(0)
+    predictions = {name: method.predict(test.question) for name, method in methods.items()}
+    label: dict[int, str] = {}
+    for group, pair in zip(test.group.tolist(), test.pairs, strict=True):
+        label[group] = min(label.get(group, normalized(pair.answer)), normalized(pair.answer))
+    evaluation = Evaluation(
+        seed=run.settings.seed,
+        answers=len(test.bank_text),
+        question=[pair.question for pair in test.pairs],
+        group=[label[group] for group in test.group.tolist()],
+        headword=[is_headword_question(pair.question) for pair in test.pairs],
+        values={
+            name: {metric: values.tolist() for metric, values in per_question(prediction, test, center).items()}
+            for name, prediction in predictions.items()
+        },
+        properties={
+            name: {
+                "parameters": methods[name].parameters,
+                "anisotropy": anisotropy(prediction),
+                "effective_dimensions": effective_dimensions(prediction),
+            }
+            for name, prediction in predictions.items()
+        },
+    )
+    run.save_results("questions", asdict(evaluation))
+    run.save_results("metrics", summarize([evaluation]))
+    return evaluation
+
+
+def require_same_configuration(runs: Sequence[Run]) -> None:
+    """Raises UserError where runs differ in anything but the seed, or two have the same seed."""
+    first, seeds = runs[0], [run.settings.seed for run in runs]
+    for run in runs[1:]:
+        differing = [name for name in differences(run.settings, first.settings) if name != "seed"]
+        if differing:
+            raise UserError(
+                f"{run.folder} and {first.folder} differ in {', '.join(differing)}; "
+                "only runs that differ in nothing but the seed are taken together"
+            )
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"{', '.join(str(run.folder) for run in runs)}: their seeds are {seeds}; each counts once")
+
+
+def load_evaluations(runs: Sequence[Run]) -> list[Evaluation]:
+    """What :func:`evaluate` saved for runs of one configuration.
+
+    Raises:
+        UserError: a run is not evaluated, and what :func:`require_same_configuration` raises.
+    """
+    require_same_configuration(runs)
+    return [Evaluation(**run.results("questions")) for run in runs]
+
+
+def summarize(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Means, intervals and tests over all runs.
 
     Returns:
-        ``{"test": sizes, "methods": {name: {metric: {mean, low, high}, "anisotropy", "effective_dimensions"}},
-        "gains": {name: {metric: {mean, low, high}}}}``, JSON-ready. A gain is the cube minus that method, paired
-        over questions, with its own interval.
+        JSON-ready: ``seeds`` and ``answers`` by run; ``methods``: for each its ``parameters``, ``anisotropy`` and
+        ``effective_dimensions`` (means over the runs); and ``subsets``: for ``all``, ``headword`` and ``other``
+        questions how many different ones there are, in how many ``groups``, and if these are at least two,
+        ``means[method][metric]`` as :class:`cube3d.intervals.Estimate` and ``gains[method][metric]``, the cube
+        minus that method paired over questions, as :class:`cube3d.intervals.Difference`.
     """
-    predictors: dict[str, Predictor] = {
-        CUBE: cube.predict,
-        IDENTITY: identity,
-        "mean answer": mean_answer(parts.train),
-        "ridge": ridge(parts, residual=False),
-        "residual ridge": ridge(parts, residual=True),
-        **trained_baselines(cube, parts, settings, folder, say),
+    names = list(evaluations[0].values)
+    question = np.array([text for e in evaluations for text in e.question])
+    group = np.array([label for e in evaluations for label in e.group])
+    run = np.array([e.seed for e in evaluations for _ in e.group])
+    headword = np.array([flag for e in evaluations for flag in e.headword])
+    values = {
+        name: {metric: np.concatenate([e.values[name][metric] for e in evaluations]) for metric in METRICS}
+        for name in names
     }
-    test, center = parts.test, parts.train.answer.mean(0)
-    bootstrap = Bootstrap(test.group, settings.seed)
-    predictions = {name: predict(test.question) for name, predict in predictors.items()}
-    values = {name: per_question(prediction, test, center) for name, prediction in predictions.items()}
-    methods = {
-        name: {
-            **{metric: asdict(bootstrap.estimate(values[name][metric])) for metric in METRICS},
-            "anisotropy": anisotropy(prediction),
-            "effective_dimensions": effective_dimensions(prediction),
-        }
-        for name, prediction in predictions.items()
+    chosen = {ALL: np.full(len(group), True), HEADWORD: headword, OTHER: ~headword}
+    return {
+        "seeds": [e.seed for e in evaluations],
+        "answers": [e.answers for e in evaluations],
+        "methods": {
+            name: {key: float(np.mean([e.properties[name][key] for e in evaluations])) for key in properties}
+            for name, properties in evaluations[0].properties.items()
+        },
+        "subsets": {
+            subset: {"questions": len(np.unique(question[rows])), "groups": len(np.unique(group[rows]))}
+            | _estimates(
+                {name: {metric: v[rows] for metric, v in by_metric.items()} for name, by_metric in values.items()},
+                group[rows],
+                run[rows],
+            )
+            for subset, rows in chosen.items()
+        },
     }
+
+
+def _estimates(values: dict[str, dict[str, Floats]], group: NDArray[Any], run: NDArray[Any]) -> dict[str, Any]:
+    if len(np.unique(group)) < MIN_GROUPS:
+        return {}
+    bootstrap = Bootstrap(group, run, seed=0)
+    means = {n: {m: asdict(bootstrap.estimate(v)) for m, v in by_metric.items()} for n, by_metric in values.items()}
     gains = {
-        name: {metric: asdict(bootstrap.estimate(values[CUBE][metric] - values[name][metric])) for metric in METRICS}
-        for name in predictors
+        name: {m: asdict(bootstrap.difference(values[CUBE][m] - v)) for m, v in by_metric.items()}
+        for name, by_metric in values.items()
         if name != CUBE
     }
-    sizes = {"questions": len(test), "answers": len(test.bank_text), "groups": len(test.group.unique())}
-    return {"test": sizes, "methods": methods, "gains": gains}
-
-
-def verdict(results: dict[str, Any]) -> str:
-    """One sentence: whether the cube beats no model at all in MRR."""
-    gain = results["gains"][IDENTITY]["mrr"]
-    figures = f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-    if gain["low"] > 0:
-        return f"The cube beats identity in MRR: {figures}; the 95 % interval excludes zero."
-    if gain["high"] < 0:
-        return f"The cube is WORSE than identity in MRR: {figures}; the 95 % interval excludes zero."
-    return f"The cube does NOT measurably beat identity in MRR: {figures}; the 95 % interval includes zero."
-
-
-def table(results: dict[str, Any]) -> str:
-    """The results as text for a terminal: mean and 95 % interval."""
-    sizes = results["test"]
-    width = max(map(len, results["methods"]))
-    lines = [
-        f"{sizes['questions']} held-out questions, {sizes['answers']} answers to choose from; mean [95 % interval]",
-        " ".join([" " * width, *(f"{metric:^20}" for metric in METRICS)]).rstrip(),
-    ]
-    for name, values in results["methods"].items():
-        cells = (f"{v['mean']:.3f} [{v['low']:.3f},{v['high']:.3f}]" for v in (values[m] for m in METRICS))
-        lines.append(" ".join([f"{name:<{width}}", *(f"{cell:^20}" for cell in cells)]).rstrip())
-    return "\n".join([*lines, verdict(results)])
+    return {"means": means, "gains": gains}

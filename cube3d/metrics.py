@@ -1,21 +1,13 @@
-"""How well predicted vectors meet their answers, with intervals over answer groups."""
+"""How well predicted vectors meet their answers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from cube3d.intervals import Floats
 from cube3d.vectors import Part
-
-Floats = NDArray[np.float64]
-
-RESAMPLES = 5000
-
 
 TIE = 1e-9
 """Cosines nearer than this are equal: the same vectors differ by some 1e-16 from one row of a product to another."""
@@ -82,37 +74,3 @@ def effective_dimensions(prediction: Tensor) -> float:
     """Participation ratio ``(Σ λ)² / Σ λ²`` of the covariance's eigenvalues: near 0 where predictions collapse."""
     values = torch.linalg.svdvals(prediction.double() - prediction.double().mean(0)).square()
     return (values.sum().square() / values.square().sum().clamp_min(1e-30)).item()
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over questions with its 95 % bootstrap interval over answer groups."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class Bootstrap:
-    """Resamples of the answer groups, the same for every metric and method, so that differences are paired.
-
-    Percentile intervals (Efron and Tibshirani, 1993, ch. 13): groups are drawn with replacement, each with
-    all its questions.
-
-    Args:
-        group: answer group of each question, ``[N]``.
-        seed: of the draws.
-    """
-
-    def __init__(self, group: Tensor, seed: int) -> None:
-        _, self.index = np.unique(group.numpy(), return_inverse=True)
-        groups = int(self.index.max()) + 1
-        generator = np.random.default_rng(seed)
-        self.draws = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(float)
-        self.weights = self.draws @ np.bincount(self.index, minlength=groups)
-
-    def estimate(self, values: Floats) -> Estimate:
-        """Mean and interval of per-question values ``[N]``; of a difference, give the differences."""
-        means = self.draws @ np.bincount(self.index, weights=values) / self.weights
-        low, high = np.quantile(means, [0.025, 0.975])
-        return Estimate(float(values.mean()), float(low), float(high))

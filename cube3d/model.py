@@ -133,14 +133,6 @@ class CubeModel(MappingModel):
         off = self.mapping.layer.steps == 0
         return [name for name in super().trainable() if not (off and name.startswith("mapping.layer."))]
 
-    @torch.no_grad()
-    def trajectory(self, questions: Tensor) -> Tensor:
-        """The lattice's states from the first to the last, ``[steps + 1, N, D, H, W, C]``."""
-        states = [self.mapping.place(questions)]
-        for _ in range(self.mapping.layer.steps):
-            states.append(self.mapping.layer(states[-1], steps=1))
-        return torch.stack(states)
-
 
 class ResidualMLP(nn.Module):
     """``e + rms(e) · W2 gelu(W1 e/rms(e) + b1) + b2``, the identity at the start, as the cube is."""

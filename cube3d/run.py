@@ -9,7 +9,8 @@
     audit.json       the checks the run made of itself
     training/        checkpoints
     baselines/       the trained baselines
-    metrics.json     results of the evaluation
+    questions.json   what the evaluation measured, question by question
+    metrics.json     its means, intervals and tests
     report.html      all of it for a reader
 """
 
@@ -89,14 +90,14 @@ class Run:
         return model
 
     def results(self, name: str) -> Any:
-        """``history``, ``audit`` or ``metrics`` as it was saved.
+        """``history``, ``audit``, ``questions`` or ``metrics`` as it was saved.
 
         Raises:
             UserError: it is not there yet.
         """
         path = self.folder / f"{name}.json"
         if not path.exists():
-            command = "evaluate" if name == "metrics" else "train"
+            command = "evaluate" if name in ("questions", "metrics") else "train"
             raise UserError(f"{path}: not there yet; `cube3d {command}` writes it")
         return load_json(path)
 

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from cube3d import run as runs
 from cube3d.config import Settings
 from cube3d.errors import UserError
-from cube3d.evaluate import evaluate
+from cube3d.evaluate import evaluate, summarize
 from cube3d.experiments.pictures import importance, parallel_coordinates
 from cube3d.experiments.plan import Plan, save_picture, save_plan, save_results
 from cube3d.experiments.space import grid, parse_space, samples
@@ -176,6 +176,6 @@ def _winner(folder: Path, best: dict[str, Any], say: Callable[[str], None]) -> d
     return winner
 
 
-def tested(trained: Sequence[Run], say: Callable[[str], None]) -> Any:
+def tested(trained: Sequence[Run], say: Callable[[str], None]) -> dict[str, Any]:
     """The cube and its baselines on the test part that the runs share."""
-    return [evaluate(run.model, run.parts, run.settings, run.baselines_folder, say) for run in trained]
+    return summarize([evaluate(run, say) for run in trained])

@@ -1,5 +1,6 @@
-"""The report of a run: one self-contained HTML page and its pictures."""
+"""The report of a run, or of several seeds together: a self-contained page, or tables in Markdown."""
 
-from cube3d.report.page import write_report
+from cube3d.report.tables import terminal
+from cube3d.report.write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["terminal", "write_report"]

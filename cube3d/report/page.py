@@ -1,56 +1,97 @@
-"""The report as one HTML page that needs no other file."""
+"""The report as one HTML page that needs no other file and no network."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cube3d.baselines import IDENTITY, MEAN_ANSWER
 from cube3d.config import dump_settings
-from cube3d.evaluate import IDENTITY, verdict
-from cube3d.files import replacing, save_text
-from cube3d.metrics import METRICS, ranks
-from cube3d.report import pictures
+from cube3d.evaluate import CUBE, load_evaluations, summarize
+from cube3d.metrics import ranks
+from cube3d.report import pictures, tables
+from cube3d.report.history import panels
+from cube3d.report.lattice import signal
+from cube3d.report.samples import samples
 from cube3d.run import Run
+from cube3d.subsets import ALL
+
+SIGNAL_QUESTIONS = 64
+"""Held-out questions over which the gradient inside the lattice is measured."""
 
 
-def write_report(run: Run) -> Path:
-    """Writes ``report.html`` and ``pictures/`` from what training and evaluation saved.
+def page(runs: Sequence[Run]) -> str:
+    """The page of one run, or of several seeds. What belongs to one model is shown for the first.
 
     Raises:
-        UserError: training or evaluation has not been done.
+        UserError: training or evaluation has not been done, or runs differ in more than the seed.
     """
-    results, history, audit = (run.results(name) for name in ("metrics", "history", "audit"))
-    validation, test = run.parts.validation, run.parts.test
-    identity_mrr = (1 / ranks(validation.question, validation)).mean().item()
-    question = test.pairs[0].question
-    images = {
-        "mrr": pictures.comparison(results["methods"], "mrr"),
-        "curves": pictures.learning_curves(history, identity_mrr),
-        "activity": pictures.activity(run.model.trajectory(test.question[:1])[:, 0]),
-    }
-    for name, data in images.items():
-        with replacing(run.folder / "pictures" / f"{name}.png") as temporary:
-            temporary.write_bytes(data)
+    results = summarize(load_evaluations(runs))
+    first = runs[0]
+    test = first.parts.test
+    states, gradients = signal(first.model, test.question[:SIGNAL_QUESTIONS], test.answer[:SIGNAL_QUESTIONS])
+    norms = gradients.flatten(2).norm(dim=-1)
     template = Environment(
         loader=PackageLoader("cube3d", "report"), autoescape=True, undefined=StrictUndefined
     ).get_template("report.html")
-    parts = {name: (len(part), len(part.group.unique())) for name, part in vars(run.parts).items()}
-    page = template.render(
-        verdict=verdict(results),
-        results=results,
-        metrics=METRICS,
+    return template.render(
+        headline=tables.headline(results),
+        verdict=tables.verdict(results),
+        control=tables.CONTROL,
+        cube=CUBE,
         identity=IDENTITY,
-        audit=audit,
-        parts=parts,
-        settings=dump_settings(run.settings),
-        parameters=sum(p.numel() for p in run.model.mapping.parameters()),
-        question=question,
-        images={name: base64.b64encode(data).decode() for name, data in images.items()},
+        gain=tables.gain_table(results),
+        measured=[
+            (tables.method_table(results, subset), tables.difference_table(results, subset))
+            for subset in tables.measured_subsets(results)
+        ],
+        samples=samples(first),
+        first=first,
+        sizes={name: (len(part), len(part.group.unique())) for name, part in vars(first.parts).items()},
+        parameters=f"{results['methods'][CUBE]['parameters']:,.0f}",
+        question=test.pairs[0].question,
+        signal={"questions": norms.shape[1], "ratio": (norms[0] / norms[-1]).median().item()},
+        audits={f"seed {run.settings.seed}": run.results("audit") for run in runs},
+        settings=dump_settings(first.settings),
         versions={"cube-kernels": version("cube-kernels"), "torch": torch.__version__},
+        images={
+            name: base64.b64encode(data).decode()
+            for name, data in {
+                "means": _means(results),
+                "gains": _gains(results),
+                "curves": pictures.curves(*_curves(runs)),
+                "activity": pictures.activity(states[:, 0]),
+                "gradients": pictures.gradients(norms),
+            }.items()
+        },
     )
-    save_text(run.report_file, page)
-    return run.report_file
+
+
+def _means(results: dict[str, Any]) -> bytes:
+    means = results["subsets"][ALL]["means"]
+    lines = {tables.metric_name(metric): means[IDENTITY][metric]["mean"] for metric in tables.HEADLINE}
+    return pictures.intervals(_by_metric(means), lines, IDENTITY)
+
+
+def _gains(results: dict[str, Any]) -> bytes:
+    lines = {tables.metric_name(metric): 0.0 for metric in tables.HEADLINE}
+    return pictures.intervals(_by_metric(results["subsets"][ALL]["gains"]), lines, "no difference")
+
+
+def _by_metric(estimates: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        tables.metric_name(metric): {name: e[metric] for name, e in estimates.items() if name != MEAN_ANSWER}
+        for metric in tables.HEADLINE
+    }
+
+
+def _curves(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, tuple[str, float]]]:
+    validation = runs[0].parts.validation
+    identity_mrr = (1 / ranks(validation.question, validation)).mean().item()
+    lines = {"validation MRR": ("identity", identity_mrr)} if len(runs) == 1 else {}
+    return panels([run.results("history") for run in runs]), lines

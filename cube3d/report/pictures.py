@@ -3,73 +3,107 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+
+from cube3d.report.tables import sign
 
 CUBE_COLOR = "#3b5bdb"
 OTHER_COLOR = "#adb5bd"
 SECOND_COLOR = "#e8590c"
+DARK = "#212529"
+COLORS = (CUBE_COLOR, SECOND_COLOR, "#2b8a3e", "#862e9c", "#c92a2a", "#0b7285", "#5f3dc4", "#846358")
+
+Points = tuple[list[float], list[float]]
+"""The x and the y of a curve."""
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def learning_curves(history: list[dict[str, float]], identity_mrr: float) -> bytes:
-    """Loss by epoch on both parts, and validation MRR beside that of no model.
+def intervals(panels: Mapping[str, Mapping[str, Mapping[str, float]]], line: Mapping[str, float], note: str) -> bytes:
+    """Means with their intervals, a panel a metric, a row a method.
 
     Args:
-        history: the Trainer's log.
-        identity_mrr: validation MRR of the question's own vector.
+        panels: for each title and method ``mean``, ``low`` and ``high``, and ``p`` of a difference.
+        line: for each title where the dotted line stands, which the others are to be compared with.
+        note: what that line is.
     """
-    training = [entry for entry in history if "loss" in entry]
-    validation = [entry for entry in history if "eval_mrr" in entry]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    loss, mrr = figure.subplots(1, 2)
-    loss.plot([e["epoch"] for e in training], [e["loss"] for e in training], color=CUBE_COLOR, label="training")
-    loss.plot(
-        [e["epoch"] for e in validation], [e["eval_loss"] for e in validation], color=SECOND_COLOR, label="validation"
-    )
-    loss.set(xlabel="epoch", ylabel="loss", title="Loss")
-    loss.legend(frameon=False)
-    mrr.plot([e["epoch"] for e in validation], [e["eval_mrr"] for e in validation], color=CUBE_COLOR, label="cube")
-    mrr.axhline(identity_mrr, color="#495057", linestyle=":", label="identity (no model)")
-    mrr.set(xlabel="epoch", ylabel="MRR", title="Validation MRR")
-    mrr.legend(frameon=False)
+    names = list(next(iter(panels.values())))[::-1]
+    figure = Figure(figsize=(3.4 * len(panels) + 1, 0.34 * len(names) + 1.1), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, by_method) in zip(all_axes, panels.items(), strict=True):
+        axes.axvline(line[title], color=DARK, linestyle=":", linewidth=1)
+        for y, name in enumerate(names):
+            value = by_method[name]
+            color = CUBE_COLOR if name == "cube" else OTHER_COLOR
+            if "p" in value:
+                color = {1: CUBE_COLOR, 0: OTHER_COLOR, -1: SECOND_COLOR}[sign(value)]
+            axes.plot([value["low"], value["high"]], [y, y], color=color, linewidth=5, solid_capstyle="butt")
+            axes.plot(value["mean"], y, "o", color=DARK, markersize=4)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_title(title, fontsize=10)
+        axes.grid(axis="x", color="#e9ecef")
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    figure.supxlabel(f"mean and 95 % interval; dotted: {note}", fontsize=9)
     return _png(figure)
 
 
-def comparison(methods: dict[str, dict[str, Any]], metric: str) -> bytes:
-    """One metric for every method with its interval."""
-    names = list(methods)[::-1]
-    figure = Figure(figsize=(9, 0.4 * len(names) + 0.9), layout="constrained")
-    axes = figure.subplots()
-    for y, name in enumerate(names):
-        value = methods[name][metric]
-        color = CUBE_COLOR if name == "cube" else OTHER_COLOR
-        axes.plot([value["low"], value["high"]], [y, y], color=color, linewidth=5, solid_capstyle="butt")
-        axes.plot(value["mean"], y, "o", color="#212529", markersize=5)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel=f"{metric} on held-out questions, mean and 95 % interval over answer groups")
-    axes.grid(axis="x", color="#e9ecef")
+def curves(panels: Mapping[str, Mapping[str, Sequence[Points]]], line: Mapping[str, tuple[str, float]]) -> bytes:
+    """What was logged over the epochs.
+
+    Args:
+        panels: for each title and series one curve a run.
+        line: for some titles a named level to compare with.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.5 * columns, 2.7 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, (title, series) in zip(grid, panels.items(), strict=False):
+        for i, (name, runs) in enumerate(series.items()):
+            for j, (x, y) in enumerate(runs):
+                style = {"marker": "o", "markersize": 3} if len(x) < 3 else {}
+                label = name if j == 0 and len(series) > 1 else None
+                axes.plot(x, y, color=COLORS[i % len(COLORS)], linewidth=1.2, label=label, **style)
+        if title in line:
+            name, level = line[title]
+            axes.axhline(level, color=DARK, linestyle=":", linewidth=1, label=name)
+        _label(axes, title, "epoch")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
     return _png(figure)
 
 
-def activity(trajectory: Tensor) -> bytes:
+def _label(axes: Axes, title: str, x: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(x, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(color="#f1f3f5")
+    axes.set_axisbelow(True)
+
+
+def activity(states: Tensor) -> bytes:
     """How far each cell has moved from its first state, slice by slice (rows) and step by step (columns).
 
     Args:
-        trajectory: states of one question, ``[steps + 1, D, H, W, C]``.
+        states: of one question, ``[steps + 1, D, H, W, C]``.
     """
-    moved = (trajectory - trajectory[0]).square().mean(dim=-1).sqrt()
+    moved = (states - states[0]).square().mean(dim=-1).sqrt()
     steps, depth = moved.shape[:2]
     shown = torch.linspace(0, steps - 1, min(steps, 10)).round().int().unique().tolist()
-    figure = Figure(figsize=(1.1 * len(shown) + 1.2, 1.1 * depth + 0.7), layout="constrained")
+    figure = Figure(figsize=(1.1 * len(shown) + 1.6, 1.1 * depth + 0.7), layout="constrained")
     grid = figure.subplots(depth, len(shown), squeeze=False)
     top = moved.max().clamp_min(1e-12).item()
     for row, axes_row in enumerate(grid):
@@ -80,5 +114,27 @@ def activity(trajectory: Tensor) -> bytes:
             if row == 0:
                 axes.set_title(f"step {step}", fontsize=9)
         axes_row[0].set_ylabel(f"slice {row}", fontsize=9)
-    figure.colorbar(image, ax=grid.ravel().tolist(), shrink=0.8, label="RMS change since step 0")
+    figure.colorbar(image, ax=grid.ravel().tolist(), shrink=0.9, label="RMS change\nsince step 0")
+    return _png(figure)
+
+
+def gradients(norms: Tensor) -> bytes:
+    """The gradient's norm at each step's state: the median over questions and the middle 80 %.
+
+    Args:
+        norms: ``[steps + 1, N]``.
+    """
+    figure = Figure(figsize=(5.2, 2.7), layout="constrained")
+    axes = figure.subplots()
+    steps = list(range(len(norms)))
+    low, middle, high = (norms.quantile(q, dim=1).tolist() for q in (0.1, 0.5, 0.9))
+    axes.fill_between(steps, low, high, color=CUBE_COLOR, alpha=0.2, linewidth=0)
+    axes.plot(steps, middle, "o-", color=CUBE_COLOR, markersize=4)
+    if norms.min() > 0 and norms.max() > 30 * norms.min():
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    _label(axes, "Gradient at each state", "step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("norm", fontsize=9)
     return _png(figure)

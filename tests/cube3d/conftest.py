@@ -1,13 +1,41 @@
-"""A small teacher-free world: random vectors in which answers are a fixed map of their questions."""
+"""A small teacher-free world: random vectors in which answers are a fixed map of their questions; and a whole run
+of a tiny teacher and a tiny cube."""
+
+import json
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 
+from cube3d import run as runs
+from cube3d.cli import main
+from cube3d.config import parse_settings
 from cube3d.data import Pair
+from cube3d.evaluate import evaluate
 from cube3d.vectors import Part, Parts
 
 DIM = 24
+
+CUBE = {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2}
+TRAINING = {"epochs": 4, "batch_size": 8, "patience": 4, "learning_rate": 0.01}
+TOPICS = [
+    "tree",
+    "river",
+    "stone",
+    "cloud",
+    "paper",
+    "glass",
+    "wheel",
+    "bread",
+    "chair",
+    "music",
+    "light",
+    "water",
+    "metal",
+    "horse",
+    "paint",
+]
 
 
 def make_part(groups, offset: int) -> Part:
@@ -69,8 +97,6 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def make_run(tiny_teacher):
     """Makes the folder of a finished run whose cube, of random weights, is not the identity; nothing is trained."""
-    from cube3d import run as runs
-    from cube3d.config import parse_settings
 
     def make(folder, pairs_file, **teacher):
         values = {
@@ -86,3 +112,50 @@ def make_run(tiny_teacher):
         return run
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    records = [
+        {"question": f"{ask} {topic}?", "answer": f"The {topic} is known by its {topic} name.", "domain": "test"}
+        for topic in TOPICS
+        for ask in ("what is a", "tell me about the")
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture(scope="session")
+def config_file(pairs_file, tiny_teacher):
+    path = pairs_file.with_name("config.yaml")
+    values = {
+        "data": {"pairs": [str(pairs_file)], "validation": 0.2, "test": 0.3},
+        "teacher": {"model": str(tiny_teacher), "max_length": 16},
+        "cube": CUBE,
+        "training": TRAINING,
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained_run(config_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", "--config", str(config_file), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(trained_run):
+    assert main(["evaluate", str(trained_run)]) == 0
+    return trained_run
+
+
+@pytest.fixture(scope="session")
+def two_runs(evaluated_run, config_file, tmp_path_factory):
+    """The evaluated run, of seed 0, and one of seed 1."""
+    second = tmp_path_factory.mktemp("runs") / "second"
+    assert main(["train", "--config", str(config_file), "--out", str(second), "seed=1"]) == 0
+    evaluate(runs.load(second))
+    return [evaluated_run, second]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cube3d import baselines
-from cube3d.baselines import equal_mlp, identity, mean_answer, ridge, shuffled
+from cube3d.baselines import identity, mean_answer, parameter_count, ridge, shuffled, sized_mlp
 from cube3d.data import Pair
 from cube3d.model import CubeConfig, CubeModel, MLPModel
 from cube3d.vectors import Part, Parts
@@ -141,17 +141,22 @@ def test_shuffled_is_the_same_for_one_seed_and_another_for_another(grouped):
         (384, {"shape": [4, 4, 4], "channels": 16, "hidden": 64, "lift": "per_cell", "update": "replace"}),
     ],
 )
-def test_equal_mlp_has_as_many_parameters_as_the_cube_within_5_percent(dim, cube):
-    def size(model):
-        return sum(parameter.numel() for parameter in model.mapping.parameters())
-
+@pytest.mark.parametrize("times", [1, 4])
+def test_the_mlp_has_as_many_times_the_cubes_parameters_as_asked_within_5_percent(times, dim, cube):
     model = CubeModel(CubeConfig(dim=dim, cube={"steps": 2, **cube}))
-    mlp = MLPModel(equal_mlp(model))
-    assert size(mlp) == pytest.approx(size(model), rel=0.05)
+    mlp = MLPModel(sized_mlp(model, times))
+    assert parameter_count(mlp) == pytest.approx(times * parameter_count(model), rel=0.05)
     assert mlp(torch.ones(1, dim)).prediction.shape == (1, dim)
 
 
-def test_equal_mlp_is_trained_with_the_cubes_losses():
+def test_parameters_of_the_losses_are_not_counted():
+    model = CubeModel(CubeConfig(dim=48, cube={"shape": [2, 2, 2], "channels": 4, "steps": 1}))
+    learned_by_losses = sum(p.numel() for p in model.objective.parameters())
+    assert learned_by_losses > 0
+    assert parameter_count(model) == sum(p.numel() for p in model.parameters()) - learned_by_losses
+
+
+def test_the_mlp_is_trained_with_the_cubes_losses():
     loss = {"cosine": 0.25, "info_nce": 4.0, "temperature": 0.5}
     model = CubeModel(CubeConfig(dim=48, cube={"shape": [2, 2, 2], "channels": 4, "steps": 1}, loss=loss))
-    assert MLPModel(equal_mlp(model)).objective.weights == {"cosine": 0.25, "info_nce": 4.0}
+    assert MLPModel(sized_mlp(model, 1)).objective.weights == {"cosine": 0.25, "info_nce": 4.0}

@@ -1,13 +1,12 @@
-"""Metrics against brute force, and the bootstrap's intervals."""
+"""Metrics against brute force."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cube3d import metrics
 from cube3d.data import Pair
-from cube3d.metrics import METRICS, Bootstrap, anisotropy, effective_dimensions, per_question, ranks
+from cube3d.metrics import METRICS, anisotropy, effective_dimensions, per_question, ranks
 from cube3d.vectors import Part
 
 
@@ -174,75 +173,3 @@ def test_effective_dimensions_of_one_and_the_same_prediction_are_near_0(rows):
     """In float32, where the mean of equal rows is not quite that row."""
     vector = F.normalize(torch.randn(1, 384, generator=torch.Generator().manual_seed(rows)), dim=-1)
     assert effective_dimensions(vector.expand(rows, 384)) < 0.5
-
-
-# Bootstrap
-
-
-@pytest.fixture
-def questions(draw):
-    """Groups of one to four questions, in no order, and a value for each question."""
-    group = torch.tensor(draw.permutation(np.repeat(np.arange(40) * 5, 1 + np.arange(40) % 4)))
-    return group, draw.normal(size=len(group))
-
-
-def test_estimate_is_the_plain_mean_within_its_interval(questions):
-    group, values = questions
-    estimate = Bootstrap(group, seed=0).estimate(values)
-    assert estimate.mean == pytest.approx(values.mean(), abs=1e-12)
-    assert estimate.low < estimate.mean < estimate.high
-
-
-def test_interval_of_equal_values_is_that_value(questions):
-    group, values = questions
-    estimate = Bootstrap(group, seed=0).estimate(np.full_like(values, 0.25))
-    assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((0.25, 0.25, 0.25), abs=1e-12)
-
-
-def test_interval_agrees_with_resampling_group_by_group(questions):
-    """Against a loop that draws groups with replacement and pools their questions."""
-    group, values = questions
-    draw = np.random.default_rng(77)
-    members = [values[group.numpy() == g] for g in np.unique(group.numpy())]
-    means = [
-        np.concatenate([members[g] for g in draw.integers(len(members), size=len(members))]).mean() for _ in range(4000)
-    ]
-    estimate = Bootstrap(group, seed=0).estimate(values)
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.015)
-
-
-def test_groups_move_as_wholes(draw):
-    """Sixteen equal questions in each of ten groups tell as little as ten questions, not as much as 160."""
-    values = np.repeat(draw.normal(size=10), 16)
-    together = Bootstrap(torch.arange(10).repeat_interleave(16), seed=0).estimate(values)
-    apart = Bootstrap(torch.arange(160), seed=0).estimate(values)
-    single = Bootstrap(torch.arange(10), seed=0).estimate(values[::16])
-    width = together.high - together.low
-    assert width > 3 * (apart.high - apart.low)
-    assert width == pytest.approx(single.high - single.low)
-
-
-def test_one_seed_gives_one_interval_and_another_seed_another(questions):
-    group, values = questions
-    assert Bootstrap(group, seed=1).estimate(values) == Bootstrap(group, seed=1).estimate(values)
-    assert Bootstrap(group, seed=1).estimate(values) != Bootstrap(group, seed=2).estimate(values)
-
-
-def test_differences_are_paired(questions):
-    """The draws are the same for both, so that a constant gain has no width however much the values vary."""
-    group, values = questions
-    bootstrap = Bootstrap(group, seed=1)
-    worse, better = bootstrap.estimate(values), bootstrap.estimate(values + 0.5)
-    assert (better.low - worse.low, better.high - worse.high) == pytest.approx((0.5, 0.5), abs=1e-12)
-
-
-def test_interval_contains_the_truth_about_as_often_as_it_says(monkeypatch):
-    """200 data sets of 50 groups with one to four questions that have much in common."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 1000)
-    draw, hits = np.random.default_rng(11), 0
-    for seed in range(200):
-        group = np.repeat(np.arange(50), draw.integers(1, 5, size=50))
-        values = 0.7 + draw.normal(size=50)[group] + 0.5 * draw.normal(size=len(group))
-        estimate = Bootstrap(torch.tensor(group), seed).estimate(values)
-        hits += estimate.low <= 0.7 <= estimate.high
-    assert 180 <= hits <= 198

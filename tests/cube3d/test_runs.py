@@ -1,7 +1,7 @@
 """A whole run through the command line with a tiny teacher, and what it refuses."""
 
 import json
-import re
+import shutil
 import subprocess
 import sys
 
@@ -12,68 +12,11 @@ import yaml
 from cube3d import run as runs
 from cube3d.audit import check_rollout, check_split
 from cube3d.cli import main
-from cube3d.config import load_settings, parse_settings
+from cube3d.config import dump_settings, load_settings, parse_settings
 from cube3d.data import Pair, Split
 from cube3d.errors import UserError
 from cube3d.model import CubeConfig, CubeModel, MLPModel, load_model
-
-CUBE = {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2}
-TRAINING = {"epochs": 4, "batch_size": 8, "patience": 4, "learning_rate": 0.01}
-TOPICS = [
-    "tree",
-    "river",
-    "stone",
-    "cloud",
-    "paper",
-    "glass",
-    "wheel",
-    "bread",
-    "chair",
-    "music",
-    "light",
-    "water",
-    "metal",
-    "horse",
-    "paint",
-]
-
-
-@pytest.fixture(scope="module")
-def pairs_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    records = [
-        {"question": f"{ask} {topic}?", "answer": f"The {topic} is known by its {topic} name.", "domain": "test"}
-        for topic in TOPICS
-        for ask in ("what is a", "tell me about the")
-    ]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
-
-
-@pytest.fixture(scope="module")
-def config_file(pairs_file, tiny_teacher):
-    path = pairs_file.with_name("config.yaml")
-    values = {
-        "data": {"pairs": [str(pairs_file)], "validation": 0.2, "test": 0.3},
-        "teacher": {"model": str(tiny_teacher), "max_length": 16},
-        "cube": CUBE,
-        "training": TRAINING,
-    }
-    path.write_text(yaml.safe_dump(values))
-    return path
-
-
-@pytest.fixture(scope="module")
-def trained_run(config_file, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["train", "--config", str(config_file), "--out", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def evaluated_run(trained_run):
-    assert main(["evaluate", str(trained_run)]) == 0
-    return trained_run
+from tests.cube3d.conftest import CUBE, TOPICS, TRAINING
 
 
 def refusal(capsys, *arguments):
@@ -92,41 +35,6 @@ def test_training_leaves_a_whole_run(trained_run, config_file):
     opened = runs.load(trained_run)
     assert len(opened.pairs) == 2 * len(TOPICS)
     assert {i for part in vars(opened.split).values() for i in part} == set(range(len(opened.pairs)))
-
-
-def test_evaluation_measures_every_method(evaluated_run, capsys):
-    results = json.loads((evaluated_run / "metrics.json").read_text())
-    expected = ["cube", "identity", "mean answer", "ridge", "residual ridge", "lattice off", "MLP", "shuffled pairs"]
-    assert list(results["methods"]) == expected
-    for name, values in results["methods"].items():
-        for metric in ("cosine", "centered_cosine", "mrr", "recall@1", "recall@5", "recall@10"):
-            estimate = values[metric]
-            assert -1 <= estimate["low"] <= estimate["mean"] <= estimate["high"] <= 1, (name, metric)
-    gain = results["gains"]["identity"]["mrr"]["mean"]
-    difference = results["methods"]["cube"]["mrr"]["mean"] - results["methods"]["identity"]["mrr"]["mean"]
-    assert gain == pytest.approx(difference)
-    assert main(["evaluate", str(evaluated_run)]) == 0
-    printed = capsys.readouterr().out
-    assert "training the baseline" not in printed, "trained baselines are loaded the second time"
-    assert all(name in printed for name in expected)
-    assert json.loads((evaluated_run / "metrics.json").read_text()) == results
-
-
-def test_the_report_is_one_page_that_needs_nothing_else(evaluated_run):
-    page = (evaluated_run / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 3
-    assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "{{" not in page
-    for part in ("identity", "shuffled pairs", "95", "each parameter moved", "channels: 4"):
-        assert part in page
-    for name in ("mrr", "curves", "activity"):
-        assert (evaluated_run / "pictures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_report_is_made_anew_without_training(evaluated_run):
-    (evaluated_run / "report.html").unlink()
-    assert main(["report", str(evaluated_run)]) == 0
-    assert (evaluated_run / "report.html").exists()
 
 
 def test_asking_prints_the_best_answers_with_scores(trained_run, capsys):
@@ -153,6 +61,47 @@ def test_a_run_that_is_not_evaluated_has_no_report(config_file, tmp_path, capsys
 def test_a_folder_that_holds_something_is_not_written_over(trained_run, config_file, capsys):
     assert "is not empty" in refusal(capsys, "train", "--config", config_file, "--out", trained_run)
     assert "is a file" in refusal(capsys, "train", "--config", config_file, "--out", config_file)
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The folder and seed of each training that began; it ends at once."""
+    found = []
+
+    def train(run):
+        found.append((run.folder.name, run.settings.seed))
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.config_file.write_text(dump_settings(run.settings))
+
+    monkeypatch.setattr("cube3d.run.train", train)
+    return found
+
+
+def test_several_seeds_are_a_run_each(config_file, tmp_path, begun):
+    assert main(["train", "--config", str(config_file), "--out", str(tmp_path), "--seeds", "3,0,12"]) == 0
+    assert begun == [("seed-3", 3), ("seed-0", 0), ("seed-12", 12)]
+
+
+def test_resuming_several_seeds_begins_those_that_are_not_there(trained_run, config_file, tmp_path, begun, capsys):
+    command = ["train", "--config", str(config_file), "--out", str(tmp_path), "--seeds", "0,1"]
+    shutil.copytree(trained_run, tmp_path / "seed-0")
+    assert "seed-0: is not empty" in refusal(capsys, *command)
+    assert begun == []
+    assert main([*command, "--resume"]) == 0
+    assert begun == [("seed-0", 0), ("seed-1", 1)]
+    assert "another configuration: cube.steps" in refusal(capsys, *command, "--resume", "cube.steps=3")
+
+
+@pytest.mark.parametrize("seeds", ["", "0,", "0,0", "-1", "1.5", "0 1"])
+def test_seeds_that_are_none_are_refused(seeds, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--out", str(tmp_path / "run"), "--seeds", seeds])
+    assert "list of different seeds such as 0,1,2" in capsys.readouterr().err
+
+
+def test_a_seed_is_said_in_one_way(tmp_path, capsys):
+    message = refusal(capsys, "train", "--out", tmp_path / "run", "--seeds", "0,1", "seed=3")
+    assert "two ways to say it" in message
 
 
 def test_resuming_a_finished_run_changes_nothing(trained_run):
@@ -308,14 +257,6 @@ def test_damaged_pairs_are_refused(trained_run, tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"question": "half')
     with pytest.raises(UserError, match="pairs.jsonl: damaged"):
         runs.load(tmp_path)
-
-
-def test_the_trajectory_ends_where_the_layer_does():
-    model = CubeModel(CubeConfig(dim=16, cube=CUBE))
-    x = torch.randn(2, 16)
-    states = model.trajectory(x)
-    assert states.shape == (3, 2, 2, 2, 2, 4)
-    assert torch.allclose(states[-1], model.mapping.layer(states[0]), atol=1e-6)
 
 
 def test_nothing_of_the_answer_reaches_the_prediction(parts):

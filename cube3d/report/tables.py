@@ -1,0 +1,157 @@
+"""The results in words and tables: the same cells for the terminal, for Markdown and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cube3d.baselines import IDENTITY
+from cube3d.evaluate import CUBE
+from cube3d.metrics import METRICS
+from cube3d.subsets import ALL, HEADWORD, OTHER
+
+HEADLINE = ("cosine", "centered_cosine", "mrr")
+"""The metrics that the verdict speaks of."""
+
+NAMES = {"cosine": "cosine", "centered_cosine": "centered cosine", "mrr": "MRR"}
+
+SUBSETS = {
+    ALL: "all questions",
+    HEADWORD: "“What is X?” questions, whose headword leaks into the answer",
+    OTHER: "other questions",
+}
+
+CONTROL = (
+    "an untrained system was once reported with a question-to-answer similarity of 38.4 %: that was this row, "
+    "the cosine of the teacher's own vectors"
+)
+
+RIVAL_SIZE = 4
+"""A baseline of at most so many times the cube's parameters is a rival in the verdict."""
+
+SIGNIFICANT = 0.05
+"""A difference whose p is below this is called measurable."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells; the first column names the rows. An interval follows its mean as `` [low, high]``."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def metric_name(metric: str) -> str:
+    return NAMES.get(metric, metric)
+
+
+def gain_text(gain: dict[str, float]) -> str:
+    p = "p < 0.001" if gain["p"] < 0.001 else f"p = {gain['p']:.3f}"
+    return f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] {p}"
+
+
+def verdict(results: dict[str, Any]) -> list[str]:
+    """Sentences: the cube against identity first, then against every baseline of a similar size."""
+    gains, methods = results["subsets"][ALL]["gains"], results["methods"]
+    sentences = []
+    for metric in HEADLINE:
+        gain = gains[IDENTITY][metric]
+        outcome = {1: "beats identity", 0: "does NOT measurably differ from identity", -1: "is WORSE than identity"}
+        sentences.append(f"The cube {outcome[sign(gain)]} in {metric_name(metric)}: {gain_text(gain)}.")
+    rivals = [name for name in gains if methods[name]["parameters"] <= RIVAL_SIZE * methods[CUBE]["parameters"]]
+    beside = f"beside the {len(rivals)} baseline{'s' * (len(rivals) != 1)} of at most {RIVAL_SIZE} times its parameters"
+    for metric in HEADLINE:
+        places = {1: "above", 0: "not measurably different from", -1: "BELOW"}
+        found = []
+        for side, place in places.items():
+            names = [name for name in rivals if sign(gains[name][metric]) == side]
+            if names:
+                found.append(f"{place} {', '.join(names)}")
+        if found:
+            sentences.append(f"In {metric_name(metric)}, {beside}, it is {'; '.join(found)}.")
+    return sentences
+
+
+def sign(gain: Mapping[str, float]) -> int:
+    """1 or -1 where a difference is measurable, and 0 where it is not."""
+    if gain["p"] >= SIGNIFICANT:
+        return 0
+    return 1 if gain["mean"] > 0 else -1
+
+
+def headline(results: dict[str, Any]) -> str:
+    """What was measured on what."""
+    measured, seeds, answers = results["subsets"][ALL], results["seeds"], sorted(set(results["answers"]))
+    runs = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
+    choices = f"{answers[0]}" if len(answers) == 1 else f"{answers[0]} to {answers[-1]}"
+    return (
+        f"{runs}: {measured['questions']} held-out questions of {measured['groups']} answer groups, "
+        f"{choices} answers to choose from; mean [95 % interval]"
+    )
+
+
+def gain_table(results: dict[str, Any], metrics: Sequence[str] = METRICS) -> Table:
+    """The cube minus identity, for all questions and for each kind apart."""
+    rows = []
+    for subset, measured in results["subsets"].items():
+        name = f"{SUBSETS[subset]} ({measured['questions']})"
+        gains = measured.get("gains")
+        rows.append([name, *(gain_text(gains[IDENTITY][m]) if gains else "too few to measure" for m in metrics)])
+    return Table("Gain over identity", ["questions", *map(metric_name, metrics)], rows)
+
+
+def method_table(results: dict[str, Any], subset: str = ALL, metrics: Sequence[str] = METRICS) -> Table:
+    """The cube and every baseline, for a subset that was measured."""
+    rows = []
+    for name, means in results["subsets"][subset]["means"].items():
+        cells = (f"{v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for v in (means[m] for m in metrics))
+        properties = results["methods"][name]
+        shape = (
+            [f"{properties['anisotropy']:.3f}", f"{properties['effective_dimensions']:.1f}"] if subset == ALL else []
+        )
+        rows.append([name, f"{properties['parameters']:,.0f}", *cells, *shape])
+    shape_header = ["anisotropy", "effective dimensions"] if subset == ALL else []
+    header = ["method", "parameters", *map(metric_name, metrics), *shape_header]
+    return Table(f"The methods, {SUBSETS[subset]}", header, rows)
+
+
+def difference_table(results: dict[str, Any], subset: str = ALL, metrics: Sequence[str] = METRICS) -> Table:
+    """The cube minus each baseline, for a subset that was measured."""
+    gains = results["subsets"][subset]["gains"]
+    rows = [[name, *(gain_text(by_metric[m]) for m in metrics)] for name, by_metric in gains.items()]
+    return Table(f"The cube minus each baseline, {SUBSETS[subset]}", ["against", *map(metric_name, metrics)], rows)
+
+
+def measured_subsets(results: dict[str, Any]) -> list[str]:
+    return [subset for subset, measured in results["subsets"].items() if "means" in measured]
+
+
+def terminal(results: dict[str, Any]) -> str:
+    """For a screen: gains over identity, the methods, the verdict; the metrics of the headline."""
+    tables = [gain_table(results, HEADLINE), method_table(results, ALL, HEADLINE)]
+    return "\n\n".join([headline(results), *map(_aligned, tables), "\n".join(verdict(results))])
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """For a document: the verdict, gains over identity, then methods and differences for each kind of question."""
+    tables = [gain_table(results, HEADLINE)]
+    for subset in measured_subsets(results):
+        tables += [method_table(results, subset, HEADLINE), difference_table(results, subset, HEADLINE)]
+    sentences = "\n".join(f"- {sentence}" for sentence in verdict(results))
+    note = f"On the row “{IDENTITY}”: {CONTROL}."
+    return "\n\n".join([f"{headline(results)}.", sentences, *map(_piped, tables), note]) + "\n"
+
+
+def _aligned(table: Table) -> str:
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.header))]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join([f"{table.title}:", *(line.rstrip() for line in padded)])
+
+
+def _piped(table: Table) -> str:
+    rule = ["---"] * len(table.header)
+    lines = [f"| {' | '.join(line)} |" for line in (table.header, rule, *table.rows)]
+    return "\n".join([f"**{table.title}**", "", *lines])
