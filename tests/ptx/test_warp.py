@@ -151,3 +151,22 @@ def test_a_matrix_needs_the_whole_warp() -> None:
             """,
             module=SHARED,
         )
+
+
+def test_a_matrix_transposed_in_registers() -> None:
+    """Each lane's two neighbors of a row become two neighbors of a column."""
+    held, out = np.arange(128, dtype="u2").reshape(2, 32, 2), np.zeros((2, 32, 2), "u2")
+    run(
+        """
+        mad.wide.u32 %d0, %tid, 4, %a0; ld.global.b32 %r1, [%d0];
+        movmatrix.sync.aligned.m8n8.trans.b16 %r2, %r1;
+        mad.wide.u32 %d0, %tid, 4, %a1; st.global.b32 [%d0], %r2;
+        """,
+        *(held, out),
+        threads=64,
+    )
+    for warp in range(2):
+        matrix = held[warp].reshape(8, 8)
+        for lane in LANES:
+            for half in (0, 1):
+                assert out[warp, lane, half] == matrix[2 * (lane % 4) + half, lane // 4]

@@ -46,6 +46,8 @@ def load(
         if space == "shared":
             m.statistics.shared_load_bytes += 0 if atomic else addresses.size * width
             return m.shared.load(addresses, width, _of(m.block, lanes), _who(m.warp, lanes, atomic))
+        if atomic:
+            raise KernelError("an atomic operation on local memory", 0)
         return m.local.load(addresses, width, m.lanes() if lanes is None else lanes)
     except KernelError as fault:
         raise _among_active(fault, which) from None

@@ -112,6 +112,7 @@ ARRAY = re.compile(
 )
 TOKEN = re.compile(rf"\s*(?:(?P<label>{IDENTIFIER})\s*:(?!:)|(?P<brace>[{{}}])|(?P<statement>[^;{{}}][^;]*);)")
 STATEMENT = re.compile(rf"(?:@(!?)({IDENTIFIER})\s+)?([a-z]\w*)((?:\.[\w:]+)*)\s*(.*)", re.S)
+ADDRESS = re.compile(r"\[\s*([^\s+-]+)\s*(?:([+-])\s*(-?\w+))?\s*\]")
 WIDTHS = {
     "pred": 1,
     **{f"{kind}{bits}": bits for kind in "busf" for bits in (8, 16, 32, 64) if kind + str(bits) != "f8"},
@@ -277,6 +278,8 @@ class _Body:
             operands = tuple(self._operand(operand, scope) for operand in _split(rest))
         except KeyError as error:
             raise UnsupportedError(f"{error.args[0]!r} is not declared, in PTX line {line}: {text}") from None
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{error}, in PTX line {line}: {text}") from None
         assert predicate is None or isinstance(predicate, (Register, Negated))
         return Instruction(opcode, modifiers, operands, predicate, text, line, source)
 
@@ -286,7 +289,9 @@ class _Body:
         if text[0] == "{":
             return Vector(tuple(self._operand(part, scope) for part in _split(text[1:-1])))
         if text[0] == "[":
-            base, sign, offset = re.fullmatch(r"\[\s*([^\s+-]+)\s*(?:([+-])\s*(.+?))?\s*\]", text).groups()  # type: ignore[union-attr]
+            if not (match := ADDRESS.fullmatch(text)):
+                raise UnsupportedError(f"address {text}")
+            base, sign, offset = match.groups()
             return Address(self._operand(base, scope), int(offset or "0", 0) * (-1 if sign == "-" else 1))  # type: ignore[arg-type]
         if "|" in text:
             first, second = text.split("|")
