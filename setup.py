@@ -20,7 +20,8 @@ MEMORY_A_JOB = 2 << 30  # bytes; nvcc's front end takes about 1 GiB
 
 
 def find_nvcc() -> str | None:
-    """nvcc from CUDA_HOME, the PATH, or the PyPI package nvidia-cuda-nvcc beside this Python."""
+    """nvcc from CUDA_HOME, the PATH, or the PyPI package nvidia-cuda-nvcc beside this Python (which needs
+    nvidia-cuda-cccl, too, for its headers)."""
     home = os.environ.get("CUDA_HOME")
     if home:
         return shutil.which("nvcc", path=str(Path(home) / "bin"))

@@ -10,13 +10,11 @@ cmake_path(GET CMAKE_CUDA_COMPILER PARENT_PATH toolkit)
 cmake_path(GET toolkit PARENT_PATH toolkit)
 if(EXISTS "${toolkit}/nvvm" AND NOT EXISTS "${toolkit}/lib64")
   string(APPEND CMAKE_CUDA_FLAGS " -L${toolkit}/lib")
-  list(APPEND CMAKE_LIBRARY_PATH "${toolkit}/lib")
 endif()
 enable_language(CUDA)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
   message(FATAL_ERROR "nvcc is ${CMAKE_CUDA_COMPILER_VERSION}; compute capability 10.0 needs 12.8 or later")
 endif()
-find_package(CUDAToolkit REQUIRED)
 include(${CMAKE_CURRENT_LIST_DIR}/sources.cmake)
 
 set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --expt-relaxed-constexpr -compress-mode=size")
@@ -27,4 +25,7 @@ string(STRIP "${CMAKE_CUDA_FLAGS} ${CMAKE_CUDA_FLAGS_RELEASE}" flags)
 target_compile_definitions(
   _cuda PRIVATE "CUBE_BUILD=\"nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architectures} with ${flags}\"")
 target_compile_options(_cuda PRIVATE -Wall -Wextra)
-target_link_libraries(_cuda PRIVATE CUDA::cudart_static)
+# Headers and the static runtime come from where nvcc says. CMake's FindCUDAToolkit would also want a libcudart.so, which
+# the PyPI package has under another name.
+target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+set_target_properties(_cuda PROPERTIES LINKER_LANGUAGE CUDA)

@@ -33,7 +33,7 @@ PERCEPTION_CELLS = 1 << 16
 
 HOW_TO_BUILD = (
     "the CUDA module is not built ({error}); install nvcc 12.8 or later (the CUDA toolkit, or `pip install "
-    "nvidia-cuda-nvcc`) and run `CUBE_KERNELS_BUILD_CUDA=1 pip install -e .` again"
+    "nvidia-cuda-nvcc nvidia-cuda-cccl`) and run `CUBE_KERNELS_BUILD_CUDA=1 pip install -e .` again"
 )
 
 

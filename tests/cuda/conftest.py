@@ -1,7 +1,7 @@
 import pytest
 
 from tests.building import why_not
-from tests.cuda.emulated import emulated
+from tests.cuda.modules import emulated
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""The CUDA backend's module in forms that take CPU tensors, built when they are not up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pybind11
+import pytest
+
+from cube_kernels.backends import cuda
+from tests.building import SOURCE, cmake, configure, run
+
+
+def build_folder(form: str) -> Path:
+    """Kept between runs: compiling takes longer than testing."""
+    return SOURCE.parent / "build" / f"cuda-{form}-{sys.implementation.cache_tag}"
+
+
+def built(form: str, build: Path, source: Path = SOURCE) -> ModuleType:
+    """``form``: what CMake calls CUBE_MODULE."""
+    tools = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    configure(build, f"-DCUBE_MODULE={form}", *tools, source=source)
+    run(cmake(), "--build", str(build))
+    spec = importlib.util.spec_from_file_location("_cuda", next(build.glob("_cuda.*.so")))
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@contextmanager
+def in_place(module: ModuleType) -> Iterator[pytest.MonkeyPatch]:
+    """Meanwhile, backend "cuda" is this module, and takes CPU tensors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "extension", lambda: (module, ""))
+        patch.setattr(cuda, "DEVICE_TYPE", "cpu")
+        patch.setattr(cuda, "stream", lambda device: 0)
+        yield patch
+
+
+@cache
+def _emulated() -> ModuleType:
+    return built("emulated", build_folder("emulated"))
+
+
+@contextmanager
+def emulated() -> Iterator[None]:
+    """Meanwhile, backend "cuda" is what the C++ compiler makes of its sources, kernels included."""
+    with in_place(_emulated()):
+        yield
