@@ -23,6 +23,7 @@ from cube_kernels.backends.plans import lattice_plan, rule_plan
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
 from cube_kernels.schedule import Schedule
+from cube_kernels.tracing import refuse_capture
 
 name = "cuda"
 
@@ -107,6 +108,7 @@ class Resident(NamedTuple):
 
 
 def _resident(plan: Any, device: torch.device) -> Resident:
+    refuse_capture("a lattice's tables are not on the GPU yet")
     return Resident(plan, torch.frombuffer(bytearray(plan.tables()), dtype=torch.uint8).to(device, copy=True))
 
 

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters, bind, perceive, rollout
 from cube_kernels.backends import native, reference
 from cube_kernels.dispatch import choose
+from cube_kernels.tracing import constant
 from tests.conformance.cases import Case, draw_inputs, run
 from tests.conftest import native_isas
 
@@ -88,6 +90,20 @@ def test_auto_takes_native_where_it_can_and_reference_elsewhere():
     assert choose("auto", LATTICE, RULE, torch.float32, cpu) is native
     assert choose("auto", LATTICE, RULE, torch.bfloat16, cpu) is native
     assert choose("auto", LATTICE, RULE, torch.float32, torch.device("meta")) is reference
+
+
+def test_the_native_backend_refuses_what_is_on_a_gpu():
+    with pytest.raises(BackendError, match=r"backend is 'native'.*the state is on cuda:1"):
+        choose("native", LATTICE, RULE, torch.float32, torch.device("cuda", 1))
+
+
+def test_tables_are_not_brought_to_a_gpu_while_a_graph_is_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    table = constant(lambda size: np.arange(size))
+    assert table(3, device=torch.device("cpu")).tolist() == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="a CUDA graph is being captured, and a lattice's tables are not on the GPU"):
+        table(3, device=torch.device("cuda", 0))
 
 
 def test_a_forced_backend_runs_or_says_why_not(monkeypatch):

@@ -50,14 +50,6 @@ def test_cuda_agrees_with_reference_in_half_width(case, dtype):
     check_half(case, dtype)
 
 
-@pytest.fixture
-def tf32():
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    yield
-    torch.backends.cuda.matmul.fp32_precision = before
-
-
 def is_smooth(case: Case) -> bool:
     """Elsewhere a value that is rounded so early may come to the other side of a kink."""
     rule = case.rule

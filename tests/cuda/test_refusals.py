@@ -81,6 +81,21 @@ class TestEmulatedMachines:
         monkeypatch.setenv("CUBE_EMULATED_CAPABILITY", "75")
         assert "the GPU is too old: it has compute capability 7.5, and the kernels need 8.0" in self.refusal()
 
+    def test_a_device_that_is_not_there(self):
+        with pytest.raises(BackendError, match="no device 1: there are 1"):
+            choose("cuda", SMALL, Rule(), torch.float32, torch.device("cpu", 1))
+
+    def test_a_captured_graph_needs_a_call_before(self, monkeypatch):
+        layer, x = CubeLayer(Lattice((2, 3, 7), 4), Rule(), steps=1, backend="cuda"), torch.randn(1, 2, 3, 7, 4)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        with pytest.raises(RuntimeError, match="captured, and a lattice's tables are not on the GPU yet; make one"):
+            layer(x)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        expected = layer(x)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        assert torch.equal(layer(x), expected)
+
     def test_a_lattice_that_does_not_fit(self, monkeypatch):
         lattice, rule = Lattice((8, 8, 12), 32), Rule(hidden=128)
         assert choose("cuda", lattice, rule, torch.float32, torch.device("cpu")) is cuda

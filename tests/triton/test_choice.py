@@ -100,3 +100,13 @@ def test_the_automatic_choice_takes_it_for_gpus_alone(driver):
     assert chosen("cpu") in (native, reference)
     driver(75)
     assert chosen("cuda") is reference
+
+
+@needs_triton
+def test_nothing_is_tuned_while_a_graph_is_captured(monkeypatch):
+    from cube_kernels.backends.triton import step
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="captured, and a kernel has not been tuned for this rule and lattice yet"):
+        step.launch_step.tuned.do_bench(lambda: pytest.fail("it was launched"), quantiles=(0.5,))

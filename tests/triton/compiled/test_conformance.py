@@ -8,6 +8,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from tests.conformance.cases import Case, assert_close, cases, make_inputs, run
 from tests.conformance.test_backends import TOLERANCE, error
+from tests.triton.addresses import check_the_last_rows
 from tools.ptx.triton_driver import launches, simulated_gpu
 
 ARCHITECTURES = (80, 90, 100)
@@ -53,3 +54,9 @@ def test_compiled_kernels_agree_in_half_width(dtype):
 @pytest.mark.parametrize("case", cases(40), ids=str)
 def test_compiled_kernels_agree_over_many_cases(case, architecture):
     check(case, architecture)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_are_counted_in_64_bits(architecture):
+    with simulated_gpu(architecture):
+        check_the_last_rows()

@@ -12,6 +12,7 @@ from cube_kernels.philox import fires
 from cube_kernels.rules import heat, life
 from tests.conftest import PADDING
 from tests.cube_kernels.test_rules import eigenmode, generations, numpy_life
+from tests.triton.addresses import check_the_last_rows
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
@@ -112,3 +113,7 @@ def test_the_fire_mask_is_the_one_that_every_backend_draws(seed):
     x = torch.randn(2, *lattice.state_shape)
     changed = (layer(x, seed=seed) != x).any(-1).flatten(1)
     assert torch.equal(changed, fires(60, 2, 0, seed, 0.4, x.device))
+
+
+def test_rows_are_counted_in_64_bits():
+    check_the_last_rows()

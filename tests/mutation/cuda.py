@@ -1,14 +1,19 @@
-"""Bugs to plant in the CUDA sources, and which checkers of the emulated kernels are known to catch each.
+"""Bugs to plant in the CUDA sources, and which checkers are known to catch each.
 
-``python -m tests.cuda.mutations`` prints the table of docs/cuda.md.
+``python -m tests.mutation.cuda`` prints the table of docs/cuda.md.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from tests.building import SOURCE
+from tests.mutation.planting import Mutation, table
 
-CHECKERS = {"plain": "", "address and undefined": "address,undefined", "thread": "thread"}
-"""Each build of the C++ tests by what ``-fsanitize`` takes."""
+FOLDER = SOURCE / "cuda"
+
+SANITIZERS = {"plain": "", "address and undefined": "address,undefined", "thread": "thread"}
+"""Each build of the C++ tests, with the kernels emulated, by what ``-fsanitize`` takes."""
+COMPILED = "compiled by nvcc"
+CHECKERS = [*SANITIZERS, COMPILED]
 
 VALUES = "wrong values"
 BARRIER = "a barrier that not all threads reach"
@@ -16,9 +21,11 @@ RACE = "data race"
 POISON = "use-after-poison"
 OVERFLOW = "heap-buffer-overflow"
 MISALIGNED = "misaligned address"
+UNWRITTEN = "a read of what nobody wrote"
+BOUNDS = "out of bounds"
 CRASH = "a crash"
 
-SIGNS = {
+EMULATED_SIGNS = {
     VALUES: "not so: ",
     BARRIER: "emulated CUDA: a barrier that not all threads reach",
     RACE: "ThreadSanitizer: data race",
@@ -26,23 +33,17 @@ SIGNS = {
     OVERFLOW: "AddressSanitizer: heap-buffer-overflow",
     MISALIGNED: "misaligned address",
 }
-"""What each finding looks like in the output; a crash prints nothing."""
+"""What each finding looks like in the output of the C++ tests; a crash prints nothing."""
 
-
-class Mutation(NamedTuple):
-    bug: str
-    file: str  # under csrc/cuda
-    right: str  # occurs in it once
-    wrong: str
-    plain: str
-    address: str
-    thread: str
-
-    @property
-    def caught(self) -> dict[str, str]:
-        """What each checker finds; "" for nothing."""
-        return dict(zip(CHECKERS, (self.plain, self.address, self.thread), strict=True))
-
+COMPILED_SIGNS = {
+    VALUES: "relative error",
+    BARRIER: "KernelError: .* divergent barrier",
+    RACE: "KernelError: .*(touched since the last barrier|of the same launch|another value)",
+    UNWRITTEN: "KernelError: .* nobody has written",
+    BOUNDS: "KernelError: .*(lie outside of every tensor|in no tensor|bytes of shared memory)",
+    MISALIGNED: "KernelError: .* is not a multiple of the access's",
+}
+"""The same where nvcc's PTX runs in tools/ptx."""
 
 MUTATIONS = [
     Mutation(
@@ -52,136 +53,100 @@ MUTATIONS = [
         "               });\n  __syncthreads();",
         "                 if (slopes != nullptr) store<2>(slopes + row * layout.slope_stride + column, slope);\n"
         "               });",
-        VALUES,
-        VALUES,
-        RACE,
+        (VALUES, VALUES, RACE, RACE),
     ),
     Mutation(
         "no barrier between the measure of life and death",
         "step.h",
         "lives(plan, block.tables, block.next, stride, cell);\n    });\n    __syncthreads();",
         "lives(plan, block.tables, block.next, stride, cell);\n    });",
-        VALUES,
-        VALUES,
-        RACE,
+        (VALUES, VALUES, RACE, RACE),
     ),
     Mutation(
         "a barrier for half of the threads",
         "step.h",
         "    update_tile(block, tile);\n    __syncthreads();",
         "    update_tile(block, tile);\n    if (threadIdx.x < block_threads / 2) __syncthreads();",
-        BARRIER,
-        BARRIER,
-        RACE,
+        (BARRIER, BARRIER, RACE, BARRIER),
     ),
     Mutation(
         "two blocks share a slice of the scratch",
         "step.h",
         "call.slices + blockIdx.x * layout.slice_bytes",
         "call.slices + blockIdx.x / 2 * layout.slice_bytes",
-        VALUES,
-        VALUES,
-        RACE,
+        (VALUES, VALUES, RACE, RACE),
     ),
     Mutation(
         "every block writes the first sample's number of steps",
         "rollout.h",
         "call.taken[sample.index] = step",
         "call.taken[0] = step",
-        VALUES,
-        VALUES,
-        RACE,
+        (VALUES, VALUES, RACE, RACE),
     ),
     Mutation(
         "shared memory for one cell too few",
         "layout.cpp",
         "layout.next = memory.shared_if_it_fits(state_bytes());",
         "layout.next = memory.shared_if_it_fits(state_bytes() - widths_.stride * number_);",
-        "",
-        POISON,
-        "",
+        ("", POISON, "", BOUNDS),
     ),
     Mutation(
         "a sample's states written one cell too far",
         "step.h",
         "    T* sample = static_cast<T*>(to) + start(slice);",
         "    T* sample = static_cast<T*>(to) + start(slice) + block.plan.channels;",
-        CRASH,
-        OVERFLOW,
-        VALUES,
+        (CRASH, OVERFLOW, VALUES, BOUNDS),
     ),
     Mutation(
         "padding of the state never written",
         "step.h",
         "for_each(block.cells * padding,",
         "for_each(0 * padding,",
-        VALUES,
-        VALUES,
-        VALUES,
+        (VALUES, VALUES, VALUES, UNWRITTEN),
     ),
     Mutation(
         "a vector load one number off",
         "step.h",
         "const T* from = block.state + (tile.first + row) * widths.stride + c;",
         "const T* from = block.state + (tile.first + row) * widths.stride + c + 1;",
-        VALUES,
-        MISALIGNED,
-        VALUES,
+        (VALUES, MISALIGNED, VALUES, MISALIGNED),
     ),
     Mutation(
         "rows past the last cell stored",
         "gradient.h",
         "    if (row >= tile.count) return;\n",
         "",
-        "",
-        POISON,
-        RACE,
+        ("", POISON, RACE, RACE),
     ),
     Mutation(
         "neighbors on the other side",
         "tables.cpp",
         "x = target(2, offset->axis[2], column)",
         "x = target(2, -offset->axis[2], column)",
-        VALUES,
-        VALUES,
-        VALUES,
+        (VALUES, VALUES, VALUES, VALUES),
     ),
     Mutation(
         "the adjoint takes the opposite filter tap",
         "perceive.h",
         "add_product(sum, load<width>(bank + (f * plan.offset_count + o) * stride + c)",
         "add_product(sum, load<width>(bank + ((f + 1) * plan.offset_count - 1 - o) * stride + c)",
-        VALUES,
-        VALUES,
-        VALUES,
+        (VALUES, VALUES, VALUES, VALUES),
     ),
     Mutation(
         "the backward pass draws the next step's fire mask",
         "gradient.h",
         "const Moment moment = sample.moment(step);",
         "const Moment moment = sample.moment(step + 1);",
-        VALUES,
-        VALUES,
-        VALUES,
+        (VALUES, VALUES, VALUES, VALUES),
     ),
     Mutation(
         "two registers of a fragment exchanged",
         "product.h",
         "const Left left{{a.pair(row + g, k + t), a.pair(row + g + 8, k + t),",
         "const Left left{{a.pair(row + g + 8, k + t), a.pair(row + g, k + t),",
-        VALUES,
-        VALUES,
-        VALUES,
+        (VALUES, VALUES, VALUES, VALUES),
     ),
 ]
 
-
-def table() -> str:
-    """In Markdown: what each checker makes of each bug."""
-    head = "| planted bug | " + " | ".join(CHECKERS) + " |"
-    rows = [f"| {m.bug} | " + " | ".join(found or "nothing" for found in m.caught.values()) + " |" for m in MUTATIONS]
-    return "\n".join([head, "|---" * (1 + len(CHECKERS)) + "|", *rows])
-
-
 if __name__ == "__main__":
-    print(table())
+    print(table(MUTATIONS, CHECKERS))
