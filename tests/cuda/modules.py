@@ -27,7 +27,8 @@ def built(form: str, build: Path, source: Path = SOURCE) -> ModuleType:
     tools = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
     configure(build, f"-DCUBE_MODULE={form}", *tools, source=source)
     run(cmake(), "--build", str(build))
-    spec = importlib.util.spec_from_file_location("_cuda", next(build.glob("_cuda.*.so")))
+    # A name of its own: pybind11 hands out a module once more for a name that it has seen.
+    spec = importlib.util.spec_from_file_location(f"{form}._cuda", next(build.glob("_cuda.*.so")))
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)

@@ -36,7 +36,7 @@ EMULATED_SIGNS = {
 """What each finding looks like in the output of the C++ tests; a crash prints nothing."""
 
 COMPILED_SIGNS = {
-    VALUES: "relative error",
+    VALUES: "relative error|AssertionError: (result|trajectory|gradient)",
     BARRIER: "KernelError: .* divergent barrier",
     RACE: "KernelError: .*(touched since the last barrier|of the same launch|another value)",
     UNWRITTEN: "KernelError: .* nobody has written",

@@ -13,7 +13,7 @@ from tests.conformance.cases import Case, assert_close, make_inputs, run
 from tests.conformance.test_backends import TOLERANCE
 from tests.cuda.compiled import simulated_device
 from tests.cuda.modules import built
-from tests.cuda.test_conformance import TF32_TOLERANCE
+from tests.cuda.test_conformance import check_half
 
 LATTICE = Lattice((3, 4, 6), 5, boundary="reflecting")
 CASES = [
@@ -25,14 +25,14 @@ CASES = [
 
 def main(source: Path, build: Path) -> None:
     module = built("handed", build, source)
-    for precision, tolerance in (("ieee", TOLERANCE[torch.float32]), ("tf32", TF32_TOLERANCE)):
-        torch.backends.cuda.matmul.fp32_precision = precision
-        for case in CASES[precision == "tf32" :]:  # rounded so early, a value may come to the other side of life
-            inputs = make_inputs(case, torch.float32)
-            truth = run(case, inputs.map(torch.Tensor.double), "reference")
-            with simulated_device(80, module, source):
-                actual = run(case, inputs, "cuda")
-            assert_close(actual, truth, tolerance)
+    for case in CASES:
+        inputs = make_inputs(case, torch.float32)
+        truth = run(case, inputs.map(torch.Tensor.double), "reference")
+        with simulated_device(80, module, source):
+            actual = run(case, inputs, "cuda")
+        assert_close(actual, truth, TOLERANCE[torch.float32])
+    with simulated_device(80, module, source):  # on tensor cores
+        check_half(CASES[-1], torch.bfloat16)
 
 
 if __name__ == "__main__":
