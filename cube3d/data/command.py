@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cube3d.config import load_section, load_settings
 from cube3d.data import BUNDLED, Pair, answer_groups, read_pairs
+from cube3d.errors import UserError
 
 if TYPE_CHECKING:
     from cube3d.data.build import Built
@@ -67,8 +68,6 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _require_jsonl(path: Path) -> None:
-    from cube3d.errors import UserError
-
     if path.suffix != ".jsonl":
         raise UserError(f"--out {path}: a build writes JSONL; name it {path.with_suffix('.jsonl')}")
 

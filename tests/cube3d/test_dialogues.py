@@ -8,7 +8,7 @@ from cube3d.audit import check_split
 from cube3d.config import TeacherSettings
 from cube3d.data import Pair, answer_groups, read_pairs, split_by_group
 from cube3d.errors import UserError
-from cube3d.teachers import open_teacher
+from cube3d.teachers import embed, open_teacher
 from cube3d.vectors import embed_part
 
 CHAT = {
@@ -203,7 +203,7 @@ def test_a_conversation_that_is_none_names_line_and_item(tmp_path, record, told)
         ("", "expected 'conversations'"),
         ("categories: [a]\nconversation: []\n", "has 'categories', 'conversation'; expected 'conversations'"),
         ("conversations: many\n", "a.yml:1: expected a list"),
-        ("conversations:\n- - q\n  - a\n- q\n", "a.yml:4: expected a list"),
+        ("conversations:\n- - q\n  - a\n- q\n", "a.yml:4: expected a list, found 'q'"),
         ("conversations:\n- - q\n  - a: b\n", "a.yml:3: expected text"),
         ("conversations:\n- - q\n  -\n", "a.yml:"),
         ("conversations:\n- - alone\n", "a.yml:2: 'turns' holds no reply"),
@@ -212,3 +212,17 @@ def test_a_conversation_that_is_none_names_line_and_item(tmp_path, record, told)
 )
 def test_yaml_that_is_damaged_or_of_another_shape_names_the_line(tmp_path, content, told):
     assert told in problem(tmp_path, "a.yml", content)
+
+
+def test_conversations_with_one_id_are_refused(tmp_path):
+    chats = [{"id": "x", "turns": ["q", "a"]}, {"id": "x", "turns": ["r", "b"]}]
+    assert "a.json[1]: the id 'x' is that of a.json[0]" in problem(tmp_path, "a.json", chats)
+
+
+@pytest.mark.parametrize(
+    "text", ["word " * 100_000, "ما هي الشبكة العصبية؟", "\u202eabc\u202c \u0007"], ids=["huge", "RTL", "odd"]
+)
+def test_any_text_has_a_vector(tmp_path, tiny_teacher, text):
+    pairs = read(tmp_path, "a.jsonl", {"question": text, "answer": "a"})
+    teacher = open_teacher(TeacherSettings(model=str(tiny_teacher), max_length=64))
+    assert embed(teacher, [pairs[0].prompt]).norm().item() == pytest.approx(1, abs=1e-5)

@@ -319,6 +319,11 @@ def test_an_id_that_is_there_twice_names_both_places(problem, name, number):
     assert repr(number) in message
 
 
+def test_csv_id_that_is_there_twice_names_both_lines(problem):
+    message = problem("a.csv", "id,question,answer\n7,q,a\n8,q,a\n7,q,a\n")
+    assert "a.csv:4: the id '7' is that of a.csv:2 already" in message
+
+
 def test_an_id_may_be_there_again_in_another_file(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_text(jsonl({**GOOD, "id": 1}))

@@ -46,7 +46,8 @@ def _place(node: yaml.Node) -> str:
 
 def _items(path: Path, node: yaml.Node) -> list[yaml.Node]:
     if not isinstance(node, yaml.SequenceNode):
-        raise UserError(f"{path}{_place(node)}: expected a list")
+        found = f", found {node.value[:40]!r}" if isinstance(node, yaml.ScalarNode) else ""
+        raise UserError(f"{path}{_place(node)}: expected a list{found}; a conversation is one of '- - ' and '  - '")
     return list(node.value)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cube3d.data.readers.dialogue import TURNS, is_dialogue, replies
-from cube3d.data.readers.record import REQUIRED, Record
+from cube3d.data.readers.record import REQUIRED, Record, UniqueIds
 from cube3d.errors import UserError
 
 EXPECTED = f"an object with {' and '.join(map(repr, REQUIRED))}, or with {' or '.join(map(repr, TURNS))}"
@@ -48,17 +48,11 @@ def json_file(path: Path, text: str) -> Iterator[Record]:
 
 
 def _records(path: Path, items: list[tuple[str, object]]) -> Iterator[Record]:
-    places: dict[object, str] = {}
+    ids = UniqueIds(path)
     for place, record in items:
         if not isinstance(record, dict):
             raise UserError(f"{path}{place}: expected {EXPECTED}")
-        name = record.get("id")
-        if name is not None:
-            if not isinstance(name, str | int):
-                raise UserError(f"{path}{place}: 'id' is {name!r}; expected text or a whole number")
-            if name in places:
-                raise UserError(f"{path}{place}: the id {name!r} is that of {path.name}{places[name]} already")
-            places[name] = place
+        ids.add(place, record)
         if is_dialogue(record):
             yield from replies(path, place, record)
         else:

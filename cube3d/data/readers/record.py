@@ -17,6 +17,27 @@ REQUIRED = ("question", "answer")
 LABELS = ("domain", "difficulty", "group", "dialogue")
 
 
+class UniqueIds:
+    """The ids of a file's records. Two alike mean that the file was put together wrongly."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.places: dict[str | int, str] = {}
+
+    def add(self, place: str, record: dict[str, object]) -> None:
+        """Raises UserError if the record's id is no text or whole number, or is another record's."""
+        name = record.get("id")
+        if name is None:
+            return
+        if not isinstance(name, str | int):
+            raise UserError(f"{self.path}{place}: 'id' is {name!r}; expected text or a whole number")
+        if name in self.places:
+            raise UserError(
+                f"{self.path}{place}: the id {name!r} is that of {self.path.name}{self.places[name]} already"
+            )
+        self.places[name] = place
+
+
 def pair_of(path: Path, place: str, record: dict[str, object], window: int) -> Pair:
     """The pair in a record.
 

@@ -7,13 +7,14 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from cube3d.data.readers.record import REQUIRED, Record
+from cube3d.data.readers.record import REQUIRED, Record, UniqueIds
 from cube3d.errors import UserError
 
 
 def csv_file(path: Path, text: str) -> Iterator[Record]:
     """A row a pair; the header names the columns, in any order."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    ids = UniqueIds(path)
     line = 1  # where the row begins that is being read
     try:
         header = next(rows, [])
@@ -25,7 +26,11 @@ def csv_file(path: Path, text: str) -> Iterator[Record]:
             if len(row) > len(header):
                 raise UserError(f"{path}:{line}: {len(row)} fields, more than the header's {len(header)}")
             if row:
-                yield f":{line}", dict(zip(header, row, strict=False))  # what a short row lacks is missed later
+                record: dict[str, object] = dict(
+                    zip(header, row, strict=False)
+                )  # what a short row lacks is missed later
+                ids.add(f":{line}", record)
+                yield f":{line}", record
             line = rows.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}:{line}: not CSV ({error})") from error
