@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from cube3d.config import Section, TeacherSettings
 from cube3d.data.duplicates import Shingled, resemblance_classes
-from cube3d.data.pairs import Pair, connected
+from cube3d.data.pairs import Pair, connected, normalized
 from cube3d.data.quality import QualitySettings, Verdict, judge_agreement, judge_coherence, judge_text
 from cube3d.data.readers import CONTEXT_TURNS
 from cube3d.errors import UserError
-from cube3d.files import save_text
 from cube3d.teachers import item_agreement
 
 Embed = Callable[[Sequence[str]], Tensor]
@@ -80,7 +76,8 @@ def build(pairs: Sequence[Pair], settings: BuildSettings, judges: Sequence[Embed
     sieve = _Sieve(pairs)
     for i in sieve.left():
         sieve.judge(i, judge_text(pairs[i], settings.quality))
-    sieve.group = _drop_duplicates(sieve, settings.quality.near_duplicate)
+    _drop_duplicates(sieve, settings.quality.near_duplicate)
+    _join_answers(sieve, settings.quality.near_duplicate)
     if judges:
         _ask_teachers(sieve, settings.quality, judges)
     if not sieve.left():
@@ -97,7 +94,7 @@ class _Sieve:
         self.score = [1.0] * len(pairs)
         self.reason = [""] * len(pairs)
         self.detail = [""] * len(pairs)
-        self.group = {i: pair.group for i, pair in enumerate(pairs)}
+        self.group = [pair.group for pair in pairs]
 
     def left(self) -> list[int]:
         return [i for i, reason in enumerate(self.reason) if not reason]
@@ -119,41 +116,44 @@ class _Sieve:
         return Built(kept, dropped)
 
 
-def _drop_duplicates(sieve: _Sieve, threshold: float) -> dict[int, str]:
-    """Drops pairs both sides of which are said before; returns the group's name of those left, in which answers
-    that say nearly the same are one, so that no split puts them on both sides."""
+def _drop_duplicates(sieve: _Sieve, threshold: float) -> None:
+    """Drops pairs both sides of which are said before."""
     left = sieve.left()
     questions = {i: Shingled(sieve.pairs[i].prompt) for i in left}
     answers = {i: Shingled(sieve.pairs[i].answer) for i in left}
-    question_class = dict(zip(left, resemblance_classes(list(questions.values()), threshold), strict=True))
-    answer_class = dict(zip(left, resemblance_classes(list(answers.values()), threshold), strict=True))
+    classes = zip(*(resemblance_classes(list(side.values()), threshold) for side in (questions, answers)), strict=True)
     # Within a class some resemble each other only through others, so each is compared with those that are kept.
     kept: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i in left:
-        same = kept[question_class[i], answer_class[i]]
-        for other in same:
+    for i, both in zip(left, classes, strict=True):
+        for other in kept[both]:
             found = f"of {sieve.pairs[other].source}"
             if questions[i].text == questions[other].text and answers[i].text == answers[other].text:
                 sieve.judge(i, Verdict(0, "a duplicate", found))
-            elif questions[i].resembles(questions[other], threshold) and answers[i].resembles(
-                answers[other], threshold
-            ):
+            elif all(side[i].resembles(side[other], threshold) for side in (questions, answers)):
                 sieve.judge(i, Verdict(0, "a near-duplicate", found))
         if not sieve.reason[i]:
-            same.append(i)
+            kept[both].append(i)
+
+
+def _join_answers(sieve: _Sieve, threshold: float) -> None:
+    """Puts answers that say nearly the same into one group, so that no split has them on both sides. The group has
+    the name that the data set gave to one of them, or that of the place of the first."""
     left = sieve.left()
-    texts_of: dict[int, set[str]] = defaultdict(set)
-    for i in left:
-        texts_of[answer_class[i]].add(answers[i].text)
-    joined = connected([("answer", answer_class[i]), ("group", sieve.group[i] or i)] for i in left)
+    answers = resemblance_classes([Shingled(sieve.pairs[i].answer) for i in left], threshold)
+    texts: dict[int, set[str]] = defaultdict(set)
+    for i, answer in zip(left, answers, strict=True):
+        texts[answer].add(normalized(sieve.pairs[i].answer))
+    joined = connected(
+        [("answer", answer), ("group", sieve.group[i] or i)] for i, answer in zip(left, answers, strict=True)
+    )
     names: dict[int, str] = {}
     for i, number in zip(left, joined, strict=True):
         if sieve.group[i]:
             names.setdefault(number, sieve.group[i])
-    for i, number in zip(left, joined, strict=True):
-        if len(texts_of[answer_class[i]]) > 1:
+    for i, answer, number in zip(left, answers, joined, strict=True):
+        if len(texts[answer]) > 1:
             names.setdefault(number, sieve.pairs[i].source)
-    return {i: names.get(number, "") for i, number in zip(left, joined, strict=True)}
+        sieve.group[i] = names.get(number, "")
 
 
 def _ask_teachers(sieve: _Sieve, settings: QualitySettings, judges: Sequence[Embed]) -> None:
@@ -199,30 +199,3 @@ def _keep_best(sieve: _Sieve, settings: BuildSettings) -> None:
 
 def _listed(reasons: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none"
-
-
-def save_pairs(path: Path, pairs: Sequence[Pair]) -> None:
-    """JSONL that the readers read; names without a value are left out."""
-    save_text(path, "".join(json.dumps(record(pair), ensure_ascii=False) + "\n" for pair in pairs))
-
-
-def save_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
-    """The same with the reason of each."""
-    records = [{"reason": each.reason, "detail": each.detail, **record(each.pair)} for each in dropped]
-    save_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in records))
-
-
-def record(pair: Pair) -> dict[str, Any]:
-    """A pair by the names that the readers know."""
-    values = {
-        "question": pair.question,
-        "answer": pair.answer,
-        "domain": pair.domain,
-        "difficulty": pair.difficulty,
-        "group": pair.group,
-        "context": list(pair.context),
-        "dialogue": pair.dialogue,
-        "source": ", ".join(filter(None, (pair.origin, pair.source))),
-        "score": pair.score,
-    }
-    return {name: value for name, value in values.items() if value not in ("", [], None)}

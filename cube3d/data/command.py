@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cube3d.config import load_section, load_settings
 from cube3d.data import BUNDLED, Pair, answer_groups, read_pairs
+from cube3d.data.write import record, save_pairs, save_records
 from cube3d.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,13 +58,12 @@ def _built(options: argparse.Namespace) -> tuple[list[Pair], Built]:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from cube3d.data.build import save_dropped, save_pairs
-
     dropped_file = options.out.with_suffix(".dropped.jsonl")
     _require_jsonl(options.out)
     pairs, built = _built(options)
     save_pairs(options.out, built.kept)
-    save_dropped(dropped_file, built.dropped)
+    reasons = [{"reason": each.reason, "detail": each.detail, **record(each.pair)} for each in built.dropped]
+    save_records(dropped_file, reasons)
     print("\n".join([*_summary(pairs, built), f"kept: {options.out}; dropped: {dropped_file}"]))
 
 
@@ -78,7 +78,6 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _split(options: argparse.Namespace) -> None:
-    from cube3d.data.build import save_pairs
     from cube3d.data.prepare import prepare
 
     prepared = prepare(load_settings(options.config, options.overrides))

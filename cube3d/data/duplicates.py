@@ -17,9 +17,11 @@ from cube3d.data.pairs import connected, normalized
 SHINGLE = 4
 """Characters of a shingle."""
 
-BANDS, ROWS = 32, 4
-"""Of the signatures. Texts with Jaccard similarity s meet in a band with probability 1 - (1 - s^4)^32: all but one
-in ten million at 0.8, all but one in six thousand at 0.7."""
+HASHES = 128
+"""Length of a signature."""
+
+MISSED = 1e-3
+"""Share of the texts at the threshold that may not be found; those above it are missed more rarely still."""
 
 
 class Shingled:
@@ -54,7 +56,7 @@ def resemblance_classes(texts: Sequence[Shingled], threshold: float) -> list[int
     """
     unique = list({shingled.text: shingled for shingled in texts}.values())
     keys: list[list[object]] = [[shingled.text] for shingled in unique]
-    for a, b in _candidates(unique):
+    for a, b in _candidates(unique, threshold):
         if unique[a].resembles(unique[b], threshold):
             keys[a].append((a, b))
             keys[b].append((a, b))
@@ -62,15 +64,23 @@ def resemblance_classes(texts: Sequence[Shingled], threshold: float) -> list[int
     return [class_of[shingled.text] for shingled in texts]
 
 
-def _candidates(texts: Sequence[Shingled]) -> set[tuple[int, int]]:
+def _rows(threshold: float) -> int:
+    """Rows of a band: the most with which texts at the threshold still meet. Those with Jaccard similarity s share
+    one of b bands of r rows with probability 1 - (1 - s^r)^b, so more rows spare more comparisons."""
+    fitting = (r for r in (16, 8, 4, 2) if (1 - threshold**r) ** (HASHES // r) <= MISSED)
+    return next(fitting, 1)
+
+
+def _candidates(texts: Sequence[Shingled], threshold: float) -> set[tuple[int, int]]:
+    rows = _rows(threshold)
     draw = np.random.default_rng(0)
     # Multiply-shift hashing (Dietzfelbinger et al., 1997): odd factors, the upper half of the product.
-    factor = draw.integers(0, 2**63, BANDS * ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    offset = draw.integers(0, 2**63, BANDS * ROWS, dtype=np.uint64)
+    factor = draw.integers(0, 2**63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    offset = draw.integers(0, 2**63, HASHES, dtype=np.uint64)
     found: set[tuple[int, int]] = set()
     buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     for i, shingled in enumerate(texts):
-        for key in _bands(shingled.shingles, factor, offset):
+        for key in _bands(shingled.shingles, factor, offset, rows):
             buckets[key].append(i)
     for members in buckets.values():
         found.update(combinations(members, 2))
@@ -78,8 +88,8 @@ def _candidates(texts: Sequence[Shingled]) -> set[tuple[int, int]]:
 
 
 def _bands(
-    shingles: NDArray[np.uint64], factor: NDArray[np.uint64], offset: NDArray[np.uint64]
+    shingles: NDArray[np.uint64], factor: NDArray[np.uint64], offset: NDArray[np.uint64], rows: int
 ) -> Iterator[tuple[int, bytes]]:
     signature = ((shingles[:, None] * factor + offset) >> np.uint64(32)).min(0).astype(np.uint32)
-    for band, rows in enumerate(signature.reshape(BANDS, ROWS)):
-        yield band, rows.tobytes()
+    for band, values in enumerate(signature.reshape(-1, rows)):
+        yield band, values.tobytes()

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from cube3d.cli import main
 from cube3d.config import load_section, parse_section
 from cube3d.data import Pair, answer_groups, normalized, read_pairs
-from cube3d.data.build import BuildSettings, build, record, save_pairs
+from cube3d.data.build import BuildSettings, build
 from cube3d.data.duplicates import Shingled, resemblance_classes
+from cube3d.data.write import record, save_pairs
 from cube3d.errors import UserError
 
 ANSWERS = [
