@@ -112,4 +112,4 @@ class Cube(Module):
         return cube
 
 
-Cube.__module__ = "cube"  # a saved model names its classes; wherever this file is, there it is cube.py in the folder
+Cube.__module__ = Path(__file__).stem  # what a saved model names it, wherever it was loaded from
