@@ -71,13 +71,14 @@ def rank_of_own_answer(model: SentenceTransformer, pairs: dict[str, list[str]]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="folder or name on the hub")
+    parser.add_argument("--pairs", default="bundled", help="file of questions and answers; the bundled ones without")
     parser.add_argument("--shape", type=int, nargs=3, default=[2, 2, 2], metavar=("D", "H", "W"))
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True, help="folder for the trained model")
     options = parser.parse_args()
 
     first: dict[str, str] = {}  # one question for each answer: others would be its negatives in the batch
-    for pair in read_pairs(["bundled"]):
+    for pair in read_pairs([options.pairs]):
         first.setdefault(pair.answer, pair.question)
     answers = sorted(first)
     torch.manual_seed(0)

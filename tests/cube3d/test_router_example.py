@@ -11,12 +11,24 @@ sentence_transformers = pytest.importorskip("sentence_transformers", reason="the
 pytest.importorskip("datasets", reason="its trainer reads them")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sentence_transformers_router.py"
+ADJECTIVES, NOUNS = ["red", "tall", "old", "wide", "soft", "round"], ["tree", "river", "stone", "cloud", "wheel"]
 TEXTS = ["what is a tree?", "the name of a river"]
 
 
 def test_a_cube_is_trained_in_a_router_saved_and_loaded(tiny_teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    arguments = ["--model", str(tiny_teacher), "--epochs", "2", "--out", str(tmp_path)]
+    pairs = [(f"what is a {a} {b}?", f"the {b} of a {a}.") for a in ADJECTIVES for b in NOUNS]
+    (tmp_path / "pairs.txt").write_text("".join(f"Q: {question}\nA: {answer}\n" for question, answer in pairs))
+    arguments = [
+        "--pairs",
+        str(tmp_path / "pairs.txt"),
+        "--model",
+        str(tiny_teacher),
+        "--epochs",
+        "8",
+        "--out",
+        str(tmp_path),
+    ]
     with monkeypatch.context() as patch:
         patch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
         patch.syspath_prepend(str(EXAMPLE.parent))  # where Python itself looks first when it runs a script
