@@ -1,4 +1,4 @@
-"""The command line: ``cube3d data | train | search | evaluate | report | ask | export``."""
+"""The command line: ``cube3d data | train | search | ablate | evaluate | report | ask | export``."""
 
 from __future__ import annotations
 
@@ -139,6 +139,13 @@ def _search(options: argparse.Namespace) -> None:
     print(f"its results on the test part: {options.out / 'winner.json'}")
 
 
+def _ablate(options: argparse.Namespace) -> None:
+    from cube3d.experiments.ablation import AblationPlan, ablate
+
+    ablate(options.out, *_begun(options, AblationPlan))
+    print(f"table and pictures: {options.out}")
+
+
 def _begun(options: argparse.Namespace, kind: type[SomePlan]) -> tuple[Settings, SomePlan]:
     """The base and the plan of a new search or ablation, or of the one that is resumed."""
     from cube3d.experiments.plan import load_plan, read_plan, require_new
@@ -163,7 +170,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cube3d", description="Train a 3D lattice to carry questions to answers.")
-    names = "data | train | search | evaluate | report | ask | export"
+    names = "data | train | search | ablate | evaluate | report | ask | export"
     commands = parser.add_subparsers(required=True, dest="name", metavar=names)
 
     add_data_commands(commands)
@@ -179,6 +186,10 @@ def _parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="train many points of a space, choose by validation, test the winner")
     _add_plan(search)
     search.set_defaults(command=_search)
+
+    ablate = commands.add_parser("ablate", help="train one change at a time from a base; paired differences")
+    _add_plan(ablate)
+    ablate.set_defaults(command=_ablate)
 
     evaluate = commands.add_parser("evaluate", help="measure the cube and its baselines; table, JSON and report")
     evaluate.add_argument("runs", type=Path, nargs="+", metavar="run", help="folders that differ in the seed alone")

@@ -75,6 +75,27 @@ def _ticks(dimension: Any) -> list[tuple[float, str]]:
     return [(0.0, f"{dimension.low:g}"), (1.0, f"{dimension.high:g}")]
 
 
+def differences(rows: Sequence[Mapping[str, Any]], metric: str, part: str) -> bytes:
+    """What each change adds to a metric, with its interval; zero is the base.
+
+    Args:
+        rows: with ``name`` and ``differences[metric]``: ``mean``, ``low``, ``high``.
+        metric: the one that is drawn.
+        part: what it was measured on.
+    """
+    figure = Figure(figsize=(8, 0.4 * len(rows) + 1), layout="constrained")
+    axes = figure.subplots()
+    for y, row in enumerate(reversed(rows)):
+        value = row["differences"][metric]
+        axes.plot([value["low"], value["high"]], [y, y], color=BAR_COLOR, linewidth=5, solid_capstyle="butt")
+        axes.plot(value["mean"], y, "o", color="#212529", markersize=5)
+    axes.axvline(0, color=ZERO_COLOR, linestyle=":")
+    axes.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)])
+    axes.set(xlabel=f"{metric} less that of the base on {part} questions, mean and 95 % interval")
+    axes.grid(axis="x", color="#e9ecef")
+    return _png(figure)
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})

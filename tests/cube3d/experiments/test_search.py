@@ -9,7 +9,6 @@ import sys
 from statistics import mean
 
 import pytest
-import torch
 import yaml
 
 from cube3d import run as runs
@@ -22,33 +21,12 @@ from cube3d.metrics import per_question
 
 optuna = pytest.importorskip("optuna", reason="optuna, which searches, is not installed")
 
-TOPICS = ["tree", "river", "stone", "cloud", "paper", "glass", "wheel", "bread", "chair", "music", "light", "water"]
 PLAN = {
     "space": {"training.learning_rate": [0.01, 0.003], "cube.shape": [[1, 2, 2], [3, 3, 3]]},
     "method": "grid",
     "seeds": [0, 1],
     "metric": "cosine",  # the MRR of a few questions has ties
 }
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory, tiny_teacher):
-    folder = tmp_path_factory.mktemp("search")
-    records = [
-        {"question": f"{ask} {topic}?", "answer": f"The {topic} is known by its {topic} name."}
-        for topic in TOPICS
-        for ask in ("what is a", "tell me about the")
-    ]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    values = {
-        "data": {"pairs": [str(folder / "pairs.jsonl")], "validation": 0.2, "test": 0.3},
-        "teacher": {"model": str(tiny_teacher), "max_length": 16},
-        "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
-        "training": {"epochs": 2, "batch_size": 8, "learning_rate": 0.01},
-    }
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 def write_plan(folder, **changes):
@@ -75,25 +53,6 @@ def finished(config_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     assert search(write_plan(folder), config_file, folder / "search") == 0
     return folder / "search"
-
-
-@pytest.fixture
-def quick_training(monkeypatch):
-    """Training that takes no time: a readout drawn by the settings. Returns the settings that were trained."""
-    trained = []
-
-    def train(run, progress=True):
-        runs._write_inputs(run)
-        model = runs.new_model(run)
-        size = run.settings.training.learning_rate
-        torch.nn.init.normal_(model.mapping.readout, std=size, generator=torch.Generator().manual_seed(3))
-        trained.append(run.settings)
-        run.training_folder.mkdir()
-        model.save(run.model_folder)
-
-    monkeypatch.setattr("cube3d.run.train", train)
-    monkeypatch.setattr("cube3d.experiments.search.tested", lambda trained, say: {})
-    return trained
 
 
 # A whole search

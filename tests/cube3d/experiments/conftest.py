@@ -1,0 +1,35 @@
+"""Training that takes little time or none, for tests of what is done with many runs."""
+
+import pytest
+import torch
+import yaml
+
+from cube3d import run as runs
+
+
+@pytest.fixture(scope="session")
+def config_file(config_file, tmp_path_factory):
+    """The configuration of the other tests with two epochs."""
+    path = tmp_path_factory.mktemp("experiments") / "config.yaml"
+    values = yaml.safe_load(config_file.read_text())
+    path.write_text(yaml.safe_dump(values | {"training": values["training"] | {"epochs": 2}}))
+    return path
+
+
+@pytest.fixture
+def quick_training(monkeypatch):
+    """Training that takes no time: a readout drawn by the settings. Returns the settings that were trained."""
+    trained = []
+
+    def train(run, progress=True):
+        runs._write_inputs(run)
+        model = runs.new_model(run)
+        size = run.settings.training.learning_rate
+        torch.nn.init.normal_(model.mapping.readout, std=size, generator=torch.Generator().manual_seed(3))
+        trained.append(run.settings)
+        run.training_folder.mkdir()
+        model.save(run.model_folder)
+
+    monkeypatch.setattr("cube3d.run.train", train)
+    monkeypatch.setattr("cube3d.experiments.search.tested", lambda trained, say: {})
+    return trained
