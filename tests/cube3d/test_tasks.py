@@ -172,7 +172,7 @@ def test_the_baselines_are_trained_on_the_same_mix(tiny_run, monkeypatch, tmp_pa
 
     monkeypatch.setattr("cube3d.trainer.fit", watched_fit)
     cube = runs.new_model(tiny_run)
-    trained_baselines(cube, tiny_run.parts, tiny_run.settings, tmp_path / "baselines", print)
+    trained = trained_baselines(cube, tiny_run.parts, tiny_run.settings, tmp_path / "baselines", print)
     mixed = task_mix(tiny_run.parts.train, tiny_run.settings.data.tasks, tiny_run.settings.seed)
-    assert lengths == [len(mixed)] * 3
+    assert lengths == [len(mixed)] * len(trained) != []
     assert len(mixed) > len(tiny_run.parts.train)
