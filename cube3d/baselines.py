@@ -92,6 +92,12 @@ def parameter_count(model: MappingModel) -> int:
     return sum(p.numel() for p in model.mapping.parameters())
 
 
+def lattice_off(cube: CubeModel) -> CubeConfig:
+    """The same cube without steps. Nothing crosses its lattice, so the answer is read where the question enters."""
+    still = {**cube.config.cube, "steps": 0, "output": cube.config.cube["input"]}
+    return CubeConfig(dim=cube.config.dim, cube=still, loss=cube.config.loss)
+
+
 def trained_baselines(
     cube: CubeModel, parts: Parts, settings: Settings, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Method]:
@@ -102,9 +108,8 @@ def trained_baselines(
     - ``MLP``, ``MLP x4``: residual perceptrons of the cube's size and of four times that.
     - ``shuffled pairs``: the same cube on training pairs whose answers were exchanged.
     """
-    off = CubeConfig(dim=cube.config.dim, cube={**cube.config.cube, "steps": 0}, loss=cube.config.loss)
     jobs: Sequence[tuple[str, type[MappingModel], CubeConfig | MLPConfig, Part]] = (
-        ("lattice off", CubeModel, off, parts.train),
+        ("lattice off", CubeModel, lattice_off(cube), parts.train),
         ("MLP", MLPModel, sized_mlp(cube, 1), parts.train),
         ("MLP x4", MLPModel, sized_mlp(cube, 4), parts.train),
         ("shuffled pairs", CubeModel, cube.config, shuffled(parts.train, settings.seed)),

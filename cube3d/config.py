@@ -122,6 +122,14 @@ class CubeSettings(Section):
     update: str = "gated"
     steps: int = Field(4, ge=0)
     lift: Literal["per_cell", "shared"] = "per_cell"
+    input: Literal["volume", "front", "back", "corners"] = "volume"
+    """Where the question enters: everywhere, the first or the last slice along D, or the corners."""
+    output: Literal["volume", "front", "back", "corners"] = "volume"
+    """Where the answer is read. From face to face, the steps must reach across."""
+    proportion: float = Field(1.0, gt=0, le=1)
+    """Share of a face that is taken, in whole rows around its middle."""
+    placement: Literal["plain", "correlation"] = "plain"
+    """The dimensions in their order, or those that go together in the training part near to each other."""
     backend: str = "auto"
     checkpoint_every: int | None = Field(None, ge=1)
 

@@ -16,6 +16,7 @@ from cube3d.config import CubeSettings, LossSettings
 from cube3d.errors import UserError
 from cube3d.files import replacing
 from cube3d.losses import Objective
+from cube3d.placement import correlation_order
 from cube_kernels import EmbeddingCube
 
 
@@ -96,6 +97,9 @@ class MappingModel(PreTrainedModel):
         """Names of the parameters that training must move."""
         return [name for name, _ in self.named_parameters()]
 
+    def prepare(self, train: Tensor) -> None:
+        """Takes what it needs from the training part's vectors ``[N, dim]``, before the first step."""
+
     @torch.no_grad()
     def predict(self, questions: Tensor) -> Tensor:
         """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``."""
@@ -125,6 +129,10 @@ class CubeModel(MappingModel):
             lift=cube.lift,
             backend=cube.backend,
             checkpoint_every=cube.checkpoint_every,
+            input=cube.input,
+            output=cube.output,
+            proportion=cube.proportion,
+            order=torch.arange(config.dim) if cube.placement == "correlation" else None,
         )
         self._complete()
 
@@ -132,6 +140,10 @@ class CubeModel(MappingModel):
         """All but the rule's where the lattice is off: it computes nothing then."""
         off = self.mapping.layer.steps == 0
         return [name for name in super().trainable() if not (off and name.startswith("mapping.layer."))]
+
+    def prepare(self, train: Tensor) -> None:
+        if self.mapping.order is not None:
+            self.mapping.set_order(correlation_order(train, self.mapping.input_shape))
 
 
 class ResidualMLP(nn.Module):

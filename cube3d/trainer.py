@@ -215,6 +215,7 @@ def _trainer(
     model: MappingModel, train: Part, validation: Part, settings: TrainingSettings, folder: Path, seed: int
 ) -> MappingTrainer:
     _check_reporters(settings.report_to)
+    model.prepare(torch.cat([train.question, train.bank]))
     pairs = TrainingPairs(train, settings.curriculum, model.objective.settings.negatives)
     center = train.answer.mean(0)
 

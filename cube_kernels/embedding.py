@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
 from cube_kernels.options import check_choice, check_positive
+from cube_kernels.regions import block_shape, find_region, steps_to_reach
 from cube_kernels.rule import Rule
 
 
@@ -16,7 +19,7 @@ class EmbeddingCube(nn.Module):
 
     ::
 
-        h = e / rms(e),  placed as [cells, f] with f = dim / cells
+        h = e / rms(e),  placed as [cells, f] with f = dim / cells of the input region
         x = lift(h) + position            [cells, C], learned
         e' = e + rms(e) · readout(rollout(x))
 
@@ -24,17 +27,24 @@ class EmbeddingCube(nn.Module):
     embedding, so that the cube commutes with multiplying its input by a positive number.
 
     Args:
-        dim: width of the embedding; a multiple of the number of cells.
-        lattice: where it is placed, in the order of its dimensions, ``f`` a cell.
+        dim: width of the embedding; a multiple of the number of cells of either region.
+        lattice: where it is placed, ``f`` dimensions a cell.
         rule: what each cell computes; without drive.
         steps: steps of the rollout; 0 leaves lift and readout alone (the lattice is off).
         lift: ``"per_cell"`` gives each cell a lift and a readout of its own, ``"shared"`` one to all (a position
             code tells the cells apart).
         backend, checkpoint_every: see :class:`CubeLayer`.
+        input, output: the regions where the embedding enters and leaves: ``"volume"``, ``"front"`` and ``"back"``
+            (opposite faces, the first and the last slice along D) or ``"corners"``. The other cells start at their
+            position code.
+        proportion: share of a face that is taken, in whole rows along H around its middle.
+        order: which dimension takes which place, a permutation ``[dim]``, int64; None: the dimensions in their order.
+            It is a buffer, saved with the parameters.
 
     Raises:
-        ValueError: ``dim`` does not fill the lattice (the message names the nearest that do), a rule with
-            drive, or an unknown lift.
+        ValueError: ``dim`` does not fill a region (the message names the nearest that do), a rule with
+            drive, an unknown lift or region, an order that is no permutation, or fewer steps than it takes to reach
+            each cell of the output from the input.
     """
 
     def __init__(
@@ -46,26 +56,67 @@ class EmbeddingCube(nn.Module):
         lift: str = "per_cell",
         backend: str = "auto",
         checkpoint_every: int | None = None,
+        input: str = "volume",
+        output: str = "volume",
+        proportion: float = 1.0,
+        order: Tensor | None = None,
     ) -> None:
         super().__init__()
         check_positive("EmbeddingCube", "dim", dim)
         check_choice("EmbeddingCube", "lift", lift, ["per_cell", "shared"])
-        if dim % lattice.cells:
-            below = dim // lattice.cells * lattice.cells
-            nearest = " or ".join(str(d) for d in (below, below + lattice.cells) if d)
-            raise ValueError(
-                f"EmbeddingCube: dim {dim} does not fill {lattice.shape}, which has {lattice.cells} cells; dim must "
-                f"be a multiple of that, such as {nearest}"
-            )
         if rule.drive:
             raise ValueError(f"EmbeddingCube: the rule has {rule.drive} drive channels; it takes a rule without")
+        if proportion != 1 and not {input, output} & {"front", "back"}:
+            raise ValueError(f"EmbeddingCube: proportion is {proportion}, but neither region is a face")
         self.dim, self.lattice, self.per_cell = dim, lattice, lift == "per_cell"
-        width, lifts = dim // lattice.cells, lattice.cells if self.per_cell else 1
-        self.lift = nn.Parameter(torch.empty(lifts, width, lattice.channels))
+        self.input, self.output = (find_region(name, lattice, proportion) for name in (input, output))
+        self.input_shape, self.output_shape = (block_shape(r, lattice) for r in (self.input, self.output))
+        for name, block in ((input, self.input_shape), (output, self.output_shape)):
+            self._check_fills(name, block)
+        self._check_reaches(input, output, steps)
+        cells, read = math.prod(self.input_shape), math.prod(self.output_shape)
+        self.lift = nn.Parameter(torch.empty(cells if self.per_cell else 1, dim // cells, lattice.channels))
         self.position = nn.Parameter(torch.empty(lattice.cells, lattice.channels))
         self.layer = CubeLayer(lattice, rule, steps, backend, checkpoint_every)
-        self.readout = nn.Parameter(torch.empty(lifts, lattice.channels, width))
+        self.readout = nn.Parameter(torch.empty(read if self.per_cell else 1, lattice.channels, dim // read))
+        self.order: Tensor | None
+        self.register_buffer("order", None)
+        if order is not None:
+            self.set_order(order)
         self.reset_parameters()
+
+    def _check_fills(self, name: str, block: tuple[int, int, int]) -> None:
+        cells = math.prod(block)
+        if self.dim % cells:
+            below = self.dim // cells * cells
+            nearest = " or ".join(str(d) for d in (below, below + cells) if d)
+            where = f"{self.lattice.shape}" if name == "volume" else f"{name!r} of {self.lattice.shape}"
+            raise ValueError(
+                f"EmbeddingCube: dim {self.dim} does not fill {where}, which has {cells} cells; dim must "
+                f"be a multiple of that, such as {nearest}"
+            )
+
+    def _check_reaches(self, input: str, output: str, steps: int) -> None:
+        needed = steps_to_reach(self.lattice, self.input, self.output)
+        if needed is None:
+            raise ValueError(
+                f"EmbeddingCube: neighborhood {self.lattice.neighborhood!r} never leads from {input!r} to {output!r}"
+            )
+        if steps < needed:
+            raise ValueError(
+                f"EmbeddingCube: steps is {steps}, but it takes {needed} from {input!r} to every cell of {output!r}"
+            )
+
+    def set_order(self, order: Tensor) -> None:
+        """Which dimension takes which place from now on: a permutation ``[dim]``, int64.
+
+        Raises:
+            ValueError: it is none.
+        """
+        # On the meta device, where a model is built before its file is read, there are no values to check.
+        if not order.is_meta and order.sort().values.tolist() != list(range(self.dim)):
+            raise ValueError(f"EmbeddingCube: order is no permutation of the {self.dim} dimensions")
+        self.order = order.clone()
 
     def reset_parameters(self) -> None:
         """Draws the parameters anew from torch's global generator; the readout becomes zero."""
@@ -82,13 +133,23 @@ class EmbeddingCube(nn.Module):
             raise TypeError(f"EmbeddingCube: got {embedding.dtype}, but its parameters are {self.lift.dtype}")
         if embedding.device != self.lift.device:
             raise ValueError(f"EmbeddingCube: got {embedding.device}, but its parameters are on {self.lift.device}")
-        cells = (embedding / self._scale(embedding)).unflatten(1, (self.lattice.cells, -1))
-        state = torch.einsum("bnf,nfc->bnc", cells, self._for_each_cell(self.lift)) + self.position
-        return state.unflatten(1, self.lattice.shape)
+        values = embedding / self._scale(embedding)
+        if self.order is not None:
+            values = values[:, self.order]
+        cells = values.unflatten(1, (math.prod(self.input_shape), -1))
+        state = torch.einsum("bnf,nfc->bnc", cells, self._for_each_cell(self.lift, self.input_shape))
+        state = state.unflatten(1, self.input_shape)
+        if self.input_shape != self.lattice.shape:
+            entered = state
+            state = entered.new_zeros(len(entered), *self.lattice.state_shape)
+            state[(slice(None), *self.input)] = entered
+        return state + self.position.unflatten(0, self.lattice.shape)
 
     def read(self, state: Tensor) -> Tensor:
         """The lattice's state, ``[B, D, H, W, C]``, to a correction of the normalized embedding, ``[B, dim]``."""
-        return torch.einsum("bnc,ncf->bnf", state.flatten(1, 3), self._for_each_cell(self.readout)).flatten(1)
+        cells = state[(slice(None), *self.output)].flatten(1, 3)
+        values = torch.einsum("bnc,ncf->bnf", cells, self._for_each_cell(self.readout, self.output_shape)).flatten(1)
+        return values if self.order is None else values[:, self.order.argsort()]
 
     def forward(self, embedding: Tensor) -> Tensor:
         """
@@ -102,5 +163,5 @@ class EmbeddingCube(nn.Module):
         mean_square = embedding.square().mean(dim=1, keepdim=True)
         return mean_square.clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
 
-    def _for_each_cell(self, weight: Tensor) -> Tensor:
-        return weight if self.per_cell else weight.expand(self.lattice.cells, -1, -1)
+    def _for_each_cell(self, weight: Tensor, block: tuple[int, int, int]) -> Tensor:
+        return weight if self.per_cell else weight.expand(math.prod(block), -1, -1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cube3d import baselines
-from cube3d.baselines import identity, mean_answer, parameter_count, ridge, shuffled, sized_mlp
+from cube3d.baselines import identity, lattice_off, mean_answer, parameter_count, ridge, shuffled, sized_mlp
 from cube3d.data import Pair
 from cube3d.model import CubeConfig, CubeModel, MLPModel
 from cube3d.vectors import Part, Parts
@@ -160,3 +160,13 @@ def test_the_mlp_is_trained_with_the_cubes_losses():
     loss = {"cosine": 0.25, "info_nce": 4.0, "temperature": 0.5}
     model = CubeModel(CubeConfig(dim=48, cube={"shape": [2, 2, 2], "channels": 4, "steps": 1}, loss=loss))
     assert MLPModel(sized_mlp(model, 1)).objective.weights == {"cosine": 0.25, "info_nce": 4.0}
+
+
+@pytest.mark.parametrize("regions", [{}, {"input": "front", "output": "back"}], ids=["volume", "face to face"])
+def test_lattice_off_is_the_cube_without_steps_on_the_cells_where_the_question_enters(regions):
+    cube = CubeModel(CubeConfig(dim=48, cube={"shape": [3, 2, 2], "channels": 4, "steps": 2, **regions}))
+    off = CubeModel(lattice_off(cube)).mapping
+    assert off.layer.steps == 0
+    assert off.input == off.output == cube.mapping.input
+    torch.nn.init.normal_(off.readout)
+    assert not torch.equal(*(off.read(off.place(question)) for question in torch.randn(2, 1, 48))), "it is read"

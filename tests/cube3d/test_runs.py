@@ -127,6 +127,7 @@ def test_resuming_with_another_configuration_is_refused(trained_run, config_file
     [
         ("cube.stepps=3", "did you mean 'steps'"),
         ("cube.shape=[3,3,3]", "27 cells"),
+        ("cube={shape: [4,2,2], input: front, output: back, steps: 2}", "steps is 2, but it takes 3 from 'front'"),
         ("cube.boundary=open", "'walls', 'periodic', 'replicate'"),
         ("cube.backend=gpu", "'gpu'; valid: 'auto', 'native', 'cuda', 'triton', 'reference'"),
         ("data.pairs=[missing.jsonl]", "missing.jsonl: cannot be read"),
@@ -188,6 +189,16 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(config_file, tmp_pat
     run = runs.start(tmp_path / "run", load_settings(config_file))
     with pytest.raises(UserError, match="batch_size is 8, which 3 processes cannot share"):
         runs.train(run)
+
+
+def test_transformers_own_auto_classes_load_a_trained_cube(trained_run):
+    from transformers import AutoConfig, AutoModel
+
+    assert isinstance(AutoConfig.from_pretrained(trained_run / "model"), CubeConfig)
+    loaded = AutoModel.from_pretrained(trained_run / "model", local_files_only=True)
+    run = runs.load(trained_run)
+    assert isinstance(loaded, CubeModel)
+    assert torch.equal(loaded.predict(run.parts.test.question), run.model.predict(run.parts.test.question))
 
 
 def test_an_interrupt_says_how_to_go_on(config_file, tmp_path, capsys, monkeypatch):
