@@ -23,6 +23,10 @@ from torch import Tensor, nn
 
 ACTIVATIONS = {"relu": F.relu, "gelu": lambda h: F.gelu(h, approximate="tanh"), "silu": F.silu, "tanh": torch.tanh}
 SQUASHES = {"identity": lambda target: target, "tanh": torch.tanh}
+TABLES = {
+    **dict.fromkeys(("order", "entered", "left", "neighbors"), torch.int64),
+    "retention": torch.float32,
+}
 HUB_OPTIONS = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
 
 
@@ -34,7 +38,9 @@ class Cube(Module):
         activation, update, squash, step_size: of the rule.
         tensors: shape of each tensor:
 
-            - ``lift [1 or cells, f, C]``, ``position [cells, C]``, ``readout [1 or cells, C, f]``;
+            - ``order [dim]``, int64: the dimension that takes each place; ``entered``, ``left``, int64: the cells where
+              the embedding enters the lattice and leaves it;
+            - ``lift [1 or entered, f, C]``, ``position [cells, C]``, ``readout [1 or left, C, f]``;
             - ``neighbors [seen, cells]``, int64: the cell that each cell sees at each offset, ``cells`` for none;
             - ``filters [filters, seen, C]``: weights of what is seen; without it, cells see it as it is;
             - ``hidden_weight``, ``hidden_bias``, ``head_weight``, ``head_bias``, ``log_time_constant``: of the rule;
@@ -58,21 +64,21 @@ class Cube(Module):
         for name in ("filters", "log_time_constant"):
             self.register_parameter(name, None)
         for name, shape in tensors.items():
-            if name in ("neighbors", "retention"):
-                dtype = torch.int64 if name == "neighbors" else torch.float32
-                self.register_buffer(name, torch.zeros(shape, dtype=dtype))
+            if name in TABLES:
+                self.register_buffer(name, torch.zeros(shape, dtype=TABLES[name]))
             else:
                 self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         embedding = features["sentence_embedding"]
         scale = embedding.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
-        cells = len(self.position)
-        placed = (embedding / scale).unflatten(1, (cells, -1))
-        x = torch.einsum("bnf,nfc->bnc", placed, self.lift.expand(cells, -1, -1)) + self.position
+        placed = (embedding / scale)[:, self.order].unflatten(1, (len(self.entered), -1))
+        lifted = torch.einsum("bnf,nfc->bnc", placed, self.lift.expand(len(self.entered), -1, -1))
+        x = self.position.repeat(len(embedding), 1, 1).index_add(1, self.entered, lifted)
         for _ in range(self.steps):
             x = self.step(x)
-        correction = torch.einsum("bnc,ncf->bnf", x, self.readout.expand(cells, -1, -1)).flatten(1)
+        read = torch.einsum("bnc,ncf->bnf", x[:, self.left], self.readout.expand(len(self.left), -1, -1))
+        correction = read.flatten(1)[:, self.order.argsort()]
         features["sentence_embedding"] = embedding + scale * correction
         return features
 
@@ -97,7 +103,7 @@ class Cube(Module):
         return new * self.retention
 
     def get_embedding_dimension(self) -> int:
-        return self.tensors["position"][0] * self.tensors["lift"][1]
+        return len(self.order)
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         self.save_config(output_path)

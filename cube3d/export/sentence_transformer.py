@@ -82,6 +82,9 @@ def plain_cube(cube: EmbeddingCube) -> Cube:
 
     rule, lattice = cube.layer.rule, cube.lattice
     tensors = {name.removeprefix("layer."): value.detach() for name, value in cube.named_parameters()}
+    tensors["order"] = torch.arange(cube.dim) if cube.order is None else cube.order
+    numbers = torch.arange(lattice.cells).reshape(lattice.shape)
+    tensors["entered"], tensors["left"] = numbers[cube.input].flatten(), numbers[cube.output].flatten()
     tensors["neighbors"] = neighbor_table(lattice, own=rule.perception == "depthwise")
     depth, height, width = (torch.tensor(lattice.axis_retention(axis)) for axis in range(3))
     tensors["retention"] = torch.einsum("d,h,w->dhw", depth, height, width).float().reshape(-1, 1)

@@ -123,6 +123,16 @@ def test_an_exported_model_can_be_trained_on_and_saved_again(run, tmp_path):
     assert (again.encode_query(TEXTS) != load(tmp_path / "model").encode_query(TEXTS)).any()
 
 
+def assert_plain_is_the_same(cube):
+    for parameter in cube.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(4, cube.dim)
+    with torch.no_grad():
+        expected, found = cube(x), plain_cube(cube)({"sentence_embedding": x})["sentence_embedding"]
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(expected, x, atol=0.01)
+
+
 @pytest.mark.parametrize("neighborhood", ["von_neumann", "moore"])
 @pytest.mark.parametrize("boundary", ["walls", "periodic", "replicate", "reflecting", "absorbing"])
 def test_the_plain_cube_is_the_cube(boundary, neighborhood):
@@ -136,14 +146,25 @@ def test_the_plain_cube_is_the_cube(boundary, neighborhood):
     ):
         filters = 2 if perception == "depthwise" else 1
         rule = Rule(perception=perception, filters=filters, hidden=7, update=update, activation=activation)
-        cube = EmbeddingCube(48, lattice, rule, 3, lift=lift, backend="reference")
-        for parameter in cube.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-        x = torch.randn(4, 48)
-        with torch.no_grad():
-            expected, found = cube(x), plain_cube(cube)({"sentence_embedding": x})["sentence_embedding"]
-        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5), (perception, update, lift)
-        assert not torch.allclose(expected, x, atol=0.01)
+        assert_plain_is_the_same(EmbeddingCube(48, lattice, rule, 3, lift=lift, backend="reference"))
+
+
+@pytest.mark.parametrize("lift", ["per_cell", "shared"])
+@pytest.mark.parametrize(
+    "regions",
+    [
+        {"input": "front", "output": "back"},
+        {"input": "back", "output": "corners"},
+        {"input": "front", "output": "volume", "proportion": 0.5},
+    ],
+)
+def test_the_plain_cube_has_the_regions_and_the_order_of_the_cube(regions, lift):
+    torch.manual_seed(0)
+    order = torch.randperm(48)
+    rule, lattice = Rule(hidden=7, update="gated"), Lattice((2, 4, 3), 5)
+    assert_plain_is_the_same(
+        EmbeddingCube(48, lattice, rule, 8, lift=lift, backend="reference", order=order, **regions)
+    )
 
 
 # Refusals
