@@ -15,6 +15,7 @@ from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.config import Settings
 from cube3d.errors import StorageError, UserError
+from cube3d.evaluate import load_evaluations, summarize
 from cube3d.experiments.space import grid, parse_space, samples
 from cube3d.experiments.variants import measured, require_reached
 from cube3d.metrics import per_question
@@ -49,9 +50,11 @@ def load(path):
 
 @pytest.fixture(scope="module")
 def finished(config_file, tmp_path_factory):
-    """The folder of a grid that ran to its end without a break."""
+    """The folder of a grid that ran to its end without a break; the winner's test is proved by itself."""
     folder = tmp_path_factory.mktemp("finished")
-    assert search(write_plan(folder), config_file, folder / "search") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cube3d.experiments.search.tested", lambda trained, say: {"runs": len(trained)})
+        assert search(write_plan(folder), config_file, folder / "search") == 0
     return folder / "search"
 
 
@@ -88,7 +91,7 @@ def test_the_scores_are_those_of_the_saved_runs_and_the_best_mean_wins(finished)
     assert len({point["score"] for point in points}) == 2
     winner = load(finished / "winner.json")
     assert winner["score"] == max(point["score"] for point in points)
-    assert winner["test"]
+    assert winner["test"] == {"runs": 2}
 
 
 def test_no_seed_chooses_by_a_question_that_another_tests(finished):
@@ -112,7 +115,7 @@ def test_going_on_with_a_finished_search_trains_and_tests_nothing(finished, monk
 
     before = {path: path.read_bytes() for path in (finished / "results.json", finished / "winner.json")}
     monkeypatch.setattr("cube3d.run.train", refuse)
-    monkeypatch.setattr("cube3d.experiments.search.evaluate", refuse)
+    monkeypatch.setattr("cube3d.experiments.search.tested", refuse)
     assert resume(finished) == 0
     assert {path: path.read_bytes() for path in before} == before
 
@@ -140,10 +143,10 @@ main(sys.argv[2:])
     assert killed.returncode == -signal.SIGKILL
     assert not (folder / "winner.json").exists()
     assert list(folder.glob("runs/*/seed-*/training/checkpoint-*")), "killed amid a training"
-    monkeypatch.setattr("cube3d.experiments.search.tested", lambda trained, say: {})
+    monkeypatch.setattr("cube3d.experiments.search.tested", lambda trained, say: {"runs": len(trained)})
     assert resume(folder) == 0
-    assert load(folder / "results.json") == load(finished / "results.json")
-    assert load(folder / "winner.json") | {"test": {}} == load(finished / "winner.json") | {"test": {}}
+    for name in ("results.json", "winner.json"):
+        assert load(folder / name) == load(finished / name)
 
 
 # What is chosen by, and when the test part is read
@@ -167,6 +170,17 @@ def test_only_the_winner_meets_the_test_part_and_once(config_file, tmp_path, qui
     assert not any(groups & held_out for groups in scored)
     assert resume(folder) == 0
     assert len(tested) == 2
+
+
+def test_the_winner_is_tested_over_its_seeds_together_beside_the_baselines(two_runs):
+    from cube3d.experiments.search import tested
+
+    def say(line):
+        raise AssertionError(f"{line}: it is there")
+
+    results = tested([runs.load(folder) for folder in two_runs], say)
+    assert results == summarize(load_evaluations([runs.load(folder) for folder in two_runs]))
+    assert results["seeds"] == [0, 1]
 
 
 # The estimator
