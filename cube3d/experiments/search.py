@@ -6,6 +6,7 @@ chosen by their validation parts alone. The test part is read when the search ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
@@ -80,30 +81,31 @@ def search(folder: Path, base: Settings, plan: SearchPlan, say: Callable[[str], 
         study.enqueue_trial(stale.params)
         study.tell(stale.number, state=TrialState.FAIL)
     total = plan.trials or len(combinations)
-    while study.get_trials(states=[TrialState.WAITING]) if combinations else len(_told(study)) < total:
+    told = _told(study)
+    while study.get_trials(states=[TrialState.WAITING]) if combinations else len(told) < total:
         # Seeded by what is known, a resumed search proposes what an uninterrupted one would have.
-        study.sampler = optuna.samplers.TPESampler(seed=len(_told(study)))
+        study.sampler = optuna.samplers.TPESampler(seed=len(told))
         trial = study.ask()
         changes = {name: dimension.suggest(trial, name) for name, dimension in space.items()}
-        twin = next((told.user_attrs for told in _told(study) if told.params == trial.params), None)
-        outcome = twin or _measure(variants, changes, plan)
-        for key, value in outcome.items():
-            trial.set_user_attr(key, value)
-        if "infeasible" in outcome:
+        twin = next((other.user_attrs["point"] for other in told if other.params == trial.params), None)
+        point = twin or _measure(variants, changes, plan)
+        trial.set_user_attr("point", point)
+        if "infeasible" in point:
             study.tell(trial, state=TrialState.PRUNED)  # the estimator keeps away from such points
-            result = f"cannot be trained: {outcome['infeasible']}"
+            result = f"cannot be trained: {point['infeasible']}"
         else:
-            study.tell(trial, outcome["score"])
-            result = f"{plan.metric} {outcome['score']:.4f}" + (", as before" if twin else "")
-        say(f"point {len(_told(study))}/{total}  {describe(changes)}  {result}")
-        _save(folder, study, plan)
-    points = [point for point in _points(study) if "score" in point]
-    if not points:
-        message = _points(study)[0]["infeasible"]
-        raise UserError(f"{folder}: no point of the space could be trained; the first: {message}")
-    save_picture(folder, "importance", importance(_importances(study, points)))
-    save_picture(folder, "parallel_coordinates", parallel_coordinates(points, space, plan.metric))
-    return _winner(folder, points[0], say)
+            study.tell(trial, point["score"])
+            result = f"{plan.metric} {point['score']:.4f}" + (", as before" if twin else "")
+        told = _told(study)
+        say(f"point {len(told)}/{total}  {describe(changes)}  {result}")
+        _save(folder, _points(told), plan)
+    best, *_ = points = _points(told)
+    if "infeasible" in best:
+        raise UserError(f"{folder}: no point of the space could be trained; the first: {best['infeasible']}")
+    trained = [point for point in points if "score" in point]
+    save_picture(folder, "importance", importance(_importances(study, trained)))
+    save_picture(folder, "parallel_coordinates", parallel_coordinates(trained, space, plan.metric))
+    return _winner(folder, best, say)
 
 
 def _importances(study: optuna.Study, points: list[dict[str, Any]]) -> dict[str, float]:
@@ -126,31 +128,30 @@ def _told(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _measure(variants: Variants, changes: dict[str, Any], plan: SearchPlan) -> dict[str, Any]:
-    """The point's row of the results."""
-    row = {"changes": changes}
+    """The point as it stands in the results."""
+    point = {"changes": changes}
     try:
         trained = variants.train(changes)
     except InfeasibleError as error:
-        return row | {"infeasible": str(error)}
+        return point | {"infeasible": str(error)}
     scores = [float(measured(run, run.parts.validation)[plan.metric].mean()) for run in trained]
-    return row | {
+    return point | {
         "score": mean(scores),
         "scores": dict(zip(map(str, plan.seeds), scores, strict=True)),
         "runs": variants.folder(changes).name,
     }
 
 
-def _points(study: optuna.Study) -> list[dict[str, Any]]:
-    """The rows of the different points, best first, and those that cannot be trained at the end."""
-    rows: list[dict[str, Any]] = []
-    for trial in _told(study):
-        if trial.user_attrs not in rows:
-            rows.append(trial.user_attrs)
-    return sorted(rows, key=lambda row: -row.get("score", -2))
+def _points(told: list[FrozenTrial]) -> list[dict[str, Any]]:
+    """The different points, best first, and those that cannot be trained at the end."""
+    points: list[dict[str, Any]] = []
+    for trial in told:
+        if trial.user_attrs["point"] not in points:
+            points.append(trial.user_attrs["point"])
+    return sorted(points, key=lambda point: -point.get("score", -math.inf))
 
 
-def _save(folder: Path, study: optuna.Study, plan: SearchPlan) -> None:
-    points = _points(study)
+def _save(folder: Path, points: list[dict[str, Any]], plan: SearchPlan) -> None:
     header = [*plan.space, plan.metric, *(f"seed {seed}" for seed in plan.seeds), "runs", "infeasible"]
     rows = [
         [

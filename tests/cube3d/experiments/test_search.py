@@ -268,7 +268,7 @@ def test_a_dimension_that_is_none_is_named(value):
 
 
 def test_choices_may_be_lists_and_sections():
-    space = parse_space({"cube.shape": [[1, 2, 2], [2, 2, 2]], "teacher": [{"model": "minilm"}], "cube.steps": [None]})
+    space = parse_space({"cube.shape": [[1, 2, 2], [2, 2, 2]], "loss.negatives": [{"memory": 8}], "cube.steps": [None]})
     assert samples(space["cube.shape"]) == [[1, 2, 2], [2, 2, 2]]
     study = optuna.create_study()
     for point in grid(space):
@@ -276,14 +276,14 @@ def test_choices_may_be_lists_and_sections():
     trials = [study.ask() for _ in range(2)]
     points = [{name: dimension.suggest(trial, name) for name, dimension in space.items()} for trial in trials]
     assert points == [
-        {"cube.shape": shape, "teacher": {"model": "minilm"}, "cube.steps": None} for shape in ([1, 2, 2], [2, 2, 2])
+        {"cube.shape": shape, "loss.negatives": {"memory": 8}, "cube.steps": None} for shape in ([1, 2, 2], [2, 2, 2])
     ]
 
 
 def test_a_change_that_the_resolved_settings_lack_is_told():
     settings = Settings()
-    require_reached(settings, {"teacher": {"pooling": "mean"}, "cube.shape": [2, 2, 2]})
-    for name, value in (("cube.steps", 5), ("cube.shape", [2, 2]), ("teacher", {"pooling": "cls"})):
+    require_reached(settings, {"loss.negatives": {"memory": 0}, "cube.shape": [2, 2, 2]})
+    for name, value in (("cube.steps", 5), ("cube.shape", [2, 2]), ("loss.negatives", {"memory": 3})):
         with pytest.raises(UserError, match=f"^{name}: set to .* but the run has"):
             require_reached(settings, {name: value})
 
