@@ -39,6 +39,11 @@ TEMPLATES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
 )
 
 
+SHORTEST = 0.6
+"""Least length of a model's question, as a share of its source's: one that has lost its second half is still near it
+in a teacher's space."""
+
+
 def by_templates(pairs: Sequence[Pair], train: Sequence[int], count: int, seed: int) -> list[tuple[int, Pair]]:
     """``count`` new questions by :data:`TEMPLATES`: one of each training question, then a second of each, and so on.
 
@@ -80,7 +85,8 @@ def by_model(
     judges: Sequence[Embed],
 ) -> list[tuple[int, Pair]]:
     """``settings.model`` new questions that a language model words, and that every teacher takes for the same: the
-    nearest training question is one of its answer group, and its source is at least so similar.
+    nearest training question is one of its answer group, its source is at least so similar, and it is not much
+    shorter.
 
     Args:
         pairs, train, seed: as for :func:`by_templates`.
@@ -105,7 +111,7 @@ def by_model(
         if len(made) == settings.model:
             break
         text = reword(pairs[i].question)
-        if not text:
+        if len(text) < SHORTEST * len(pairs[i].question):
             continue
         cosines = [questions @ embed([text])[0] for embed, questions in zip(judges, known, strict=True)]
         alike = all(own[cosine.argmax()] == groups[i] for cosine in cosines)

@@ -121,7 +121,11 @@ def test_what_is_not_similar_enough_is_not_kept():
         make(1, [judge(same)], similarity=0.999)
 
 
-@pytest.mark.parametrize("useless", [lambda question: "", lambda question: question], ids=["nothing", "the same"])
+@pytest.mark.parametrize(
+    "useless",
+    [lambda question: "", lambda question: question, lambda question: f"Say: {question}"[:10]],
+    ids=["nothing", "the same", "a part"],
+)
 def test_what_is_no_new_question_is_not_kept(useless):
     with pytest.raises(UserError, match="accept the new words of 0 of 6"):
         make(1, [judge(same)], reword=useless)
