@@ -88,8 +88,9 @@ def sized_mlp(cube: CubeModel, times: int) -> MLPConfig:
 
 
 def parameter_count(model: MappingModel) -> int:
-    """Learned numbers between question and prediction; the losses' own do not count."""
-    return sum(p.numel() for p in model.mapping.parameters())
+    """Learned numbers between question and prediction. Those of the losses do not count, nor a rule's that no step
+    applies."""
+    return sum(model.get_parameter(name).numel() for name in model.trainable() if name.startswith("mapping."))
 
 
 def lattice_off(cube: CubeModel) -> CubeConfig:

@@ -1,4 +1,4 @@
-"""The curves that a run logged, sorted into panels by the names of what was logged."""
+"""The curves that runs logged, sorted into panels by the names of what was logged."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 
 History = list[dict[str, float]]
 Points = tuple[list[float], list[float]]
+"""The x and the y of a curve."""
 
 TITLES = {
-    "loss": ("loss", "training"),
-    "eval_loss": ("loss", "validation"),
-    "eval_mrr": ("validation MRR", "cube"),
-    "eval_ranking_loss": ("validation ranking loss", "cube"),
-    "grad_norm": ("gradient norm of the parameters", "all"),
-    "learning_rate": ("learning rate", "all"),
+    "mrr": "MRR",
+    "centered_cosine": "centered cosine",
+    "ranking_loss": "ranking loss",
+    "grad_norm": "gradient norm of the parameters",
+    "learning_rate": "learning rate",
+    "competence": "curriculum: share of the pairs",
 }
-"""Panel and series of what every run logs."""
 
 BOOKKEEPING = ("epoch", "step", "total_flos", "train_loss", "_runtime", "_per_second")
 """Names, or their ends, that are no curves."""
 
 
 def panels(histories: Sequence[History]) -> dict[str, dict[str, list[Points]]]:
-    """For each panel and series one curve a history.
+    """For each panel and series one curve a history: losses first, validation metrics next, then all the rest.
 
-    What has no title of its own goes by its name: ``loss_cosine`` is the series ``cosine`` of the panel
-    ``loss: components``; other names with an underscore, such as ``weight_minilm``, are the series after it in the
+    Each loss has a panel with the series ``training`` and ``validation``; other metrics of the validation part have
+    one each. A name with an underscore that has no title, such as ``weight_minilm``, is the series after it in the
     panel before it.
     """
     found: dict[str, dict[str, list[Points]]] = {}
@@ -33,13 +33,23 @@ def panels(histories: Sequence[History]) -> dict[str, dict[str, list[Points]]]:
         for name in dict.fromkeys(name for entry in history for name in entry):
             if name.endswith(BOOKKEEPING):
                 continue
-            panel, series = TITLES.get(name) or _by_name(name)
+            panel, series = _place(name)
             logged = [(entry["epoch"], entry[name]) for entry in history if name in entry]
             points = ([x for x, _ in logged], [y for _, y in logged])
             found.setdefault(panel, {}).setdefault(series, []).append(points)
-    return found
+    order = sorted(found, key=lambda panel: (not panel.startswith("loss"), not panel.startswith("validation")))
+    return {panel: found[panel] for panel in order}
 
 
-def _by_name(name: str) -> tuple[str, str]:
+def _place(name: str) -> tuple[str, str]:
+    """Panel and series of a logged name."""
+    measured = name.removeprefix("eval_")
+    if measured.startswith("loss"):
+        _, _, component = measured.partition("_")
+        return f"loss: {component}" if component else "loss", "training" if measured == name else "validation"
+    if measured != name:
+        return f"validation {TITLES.get(measured, measured)}", "cube"
+    if name in TITLES:
+        return TITLES[name], "all"
     panel, _, series = name.partition("_")
-    return ("loss: components" if panel == "loss" else panel, series or panel)
+    return panel, series or "all"

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cube3d.baselines import IDENTITY, MEAN_ANSWER
 from cube3d.config import dump_settings
 from cube3d.evaluate import CUBE, load_evaluations, summarize
-from cube3d.metrics import ranks
+from cube3d.metrics import per_question
 from cube3d.report import pictures, tables
 from cube3d.report.history import panels
 from cube3d.report.lattice import signal
@@ -64,7 +64,7 @@ def page(runs: Sequence[Run]) -> str:
             for name, data in {
                 "means": _means(results),
                 "gains": _gains(results),
-                "curves": pictures.curves(*_curves(runs)),
+                "curves": _curves(runs),
                 "activity": pictures.activity(states[:, 0]),
                 "gradients": pictures.gradients(norms),
             }.items()
@@ -90,8 +90,11 @@ def _by_metric(estimates: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
     }
 
 
-def _curves(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, tuple[str, float]]]:
-    validation = runs[0].parts.validation
-    identity_mrr = (1 / ranks(validation.question, validation)).mean().item()
-    lines = {"validation MRR": ("identity", identity_mrr)} if len(runs) == 1 else {}
-    return panels([run.results("history") for run in runs]), lines
+def _curves(runs: Sequence[Run]) -> bytes:
+    found = panels([run.results("history") for run in runs])
+    if len(runs) > 1:  # each seed has a validation part and an identity of its own
+        return pictures.curves(found, {})
+    parts = runs[0].parts
+    values = per_question(parts.validation.question, parts.validation, parts.train.answer.mean(0))
+    levels = {f"validation {tables.metric_name(metric)}": float(v.mean()) for metric, v in values.items()}
+    return pictures.curves(found, {title: (IDENTITY, level) for title, level in levels.items()})

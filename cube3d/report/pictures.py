@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from cube3d.report.history import Points
 from cube3d.report.tables import sign
 
 CUBE_COLOR = "#3b5bdb"
@@ -18,9 +19,6 @@ OTHER_COLOR = "#adb5bd"
 SECOND_COLOR = "#e8590c"
 DARK = "#212529"
 COLORS = (CUBE_COLOR, SECOND_COLOR, "#2b8a3e", "#862e9c", "#c92a2a", "#0b7285", "#5f3dc4", "#846358")
-
-Points = tuple[list[float], list[float]]
-"""The x and the y of a curve."""
 
 
 def _png(figure: Figure) -> bytes:

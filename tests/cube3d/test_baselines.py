@@ -156,6 +156,14 @@ def test_parameters_of_the_losses_are_not_counted():
     assert parameter_count(model) == sum(p.numel() for p in model.parameters()) - learned_by_losses
 
 
+def test_parameters_of_a_rule_that_no_step_applies_are_not_counted():
+    cube = {"shape": [2, 2, 2], "channels": 4, "hidden": 8}
+    off, on = (CubeModel(CubeConfig(dim=48, cube={**cube, "steps": steps})) for steps in (0, 1))
+    rule = sum(p.numel() for p in on.mapping.layer.parameters())
+    assert rule > 0
+    assert parameter_count(off) == parameter_count(on) - rule
+
+
 def test_the_mlp_is_trained_with_the_cubes_losses():
     loss = {"cosine": 0.25, "info_nce": 4.0, "temperature": 0.5}
     model = CubeModel(CubeConfig(dim=48, cube={"shape": [2, 2, 2], "channels": 4, "steps": 1}, loss=loss))

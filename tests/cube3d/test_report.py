@@ -144,15 +144,17 @@ def test_whatever_was_logged_has_a_curve():
     history = [
         {"epoch": 1.0, "step": 4, "loss": 2.0, "loss_cosine": 0.5, "loss_info_nce": 1.5, "learning_rate": 0.1},
         {"epoch": 1.0, "step": 4, "eval_loss": 2.5, "eval_mrr": 0.5, "eval_runtime": 0.1, "eval_samples_per_second": 9},
-        {"epoch": 2.0, "step": 8, "loss": 1.0, "loss_cosine": 0.25, "weight_minilm": 0.7, "curriculum": 0.5},
-        {"epoch": 2.0, "step": 8, "train_runtime": 1.0, "train_loss": 1.5, "total_flos": 0.0},
+        {"epoch": 2.0, "step": 8, "loss": 1.0, "loss_cosine": 0.25, "weight_minilm": 0.7, "competence": 0.5},
+        {"epoch": 2.0, "step": 8, "eval_loss_cosine": 0.75, "train_runtime": 1.0, "train_loss": 1.5, "total_flos": 0.0},
     ]
     found = panels([history, history[:2]])
     assert found["loss"] == {"training": [([1, 2], [2, 1]), ([1], [2])], "validation": [([1], [2.5]), ([1], [2.5])]}
-    assert found["loss: components"]["cosine"][0] == ([1, 2], [0.5, 0.25])
+    assert found["loss: cosine"] == {"training": [([1, 2], [0.5, 0.25]), ([1], [0.5])], "validation": [([2], [0.75])]}
+    assert found["loss: info_nce"] == {"training": [([1], [1.5]), ([1], [1.5])]}
     assert found["weight"] == {"minilm": [([2], [0.7])]}
-    assert found["curriculum"] == {"curriculum": [([2], [0.5])]}
-    assert set(found) == {"loss", "loss: components", "learning rate", "validation MRR", "weight", "curriculum"}
+    assert found["curriculum: share of the pairs"] == {"all": [([2], [0.5])]}
+    losses, rest = ["loss", "loss: cosine", "loss: info_nce"], ["learning rate", "weight"]
+    assert list(found) == [*losses, "validation MRR", *rest, "curriculum: share of the pairs"]
 
 
 # In a browser
