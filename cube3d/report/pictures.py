@@ -99,21 +99,25 @@ def activity(states: Tensor) -> bytes:
         states: of one question, ``[steps + 1, D, H, W, C]``.
     """
     moved = (states - states[0]).square().mean(dim=-1).sqrt()
-    steps, depth = moved.shape[:2]
-    shown = torch.linspace(0, steps - 1, min(steps, 10)).round().int().unique().tolist()
-    figure = Figure(figsize=(1.1 * len(shown) + 1.6, 1.1 * depth + 0.7), layout="constrained")
-    grid = figure.subplots(depth, len(shown), squeeze=False)
+    steps, slices = (_spread(count) for count in moved.shape[:2])
+    figure = Figure(figsize=(1.1 * len(steps) + 1.6, 1.1 * len(slices) + 0.7), layout="constrained")
+    grid = figure.subplots(len(slices), len(steps), squeeze=False)
     top = moved.max().clamp_min(1e-12).item()
-    for row, axes_row in enumerate(grid):
-        for step, axes in zip(shown, axes_row, strict=True):
-            image = axes.imshow(moved[step, row].numpy(), vmin=0, vmax=top, cmap="magma")
+    for depth, axes_row in zip(slices, grid, strict=True):
+        for step, axes in zip(steps, axes_row, strict=True):
+            image = axes.imshow(moved[step, depth].numpy(), vmin=0, vmax=top, cmap="magma")
             axes.set_xticks([])
             axes.set_yticks([])
-            if row == 0:
+            if depth == 0:
                 axes.set_title(f"step {step}", fontsize=9)
-        axes_row[0].set_ylabel(f"slice {row}", fontsize=9)
+        axes_row[0].set_ylabel(f"slice {depth}", fontsize=9)
     figure.colorbar(image, ax=grid.ravel().tolist(), shrink=0.9, label="RMS change\nsince step 0")
     return _png(figure)
+
+
+def _spread(count: int, most: int = 10) -> list[int]:
+    """At most so many of the indices below ``count``, the first and the last among them."""
+    return torch.linspace(0, count - 1, min(count, most)).round().int().unique().tolist()
 
 
 def gradients(norms: Tensor) -> bytes:
