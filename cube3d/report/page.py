@@ -36,6 +36,7 @@ def page(runs: Sequence[Run]) -> str:
     test = first.parts.test
     states, gradients = signal(first.model, test.question[:SIGNAL_QUESTIONS], test.answer[:SIGNAL_QUESTIONS])
     norms = gradients.flatten(2).norm(dim=-1)
+    entering = gradients[0][(slice(None), *first.model.mapping.input)].flatten(1).norm(dim=-1)
     template = Environment(
         loader=PackageLoader("cube3d", "report"), autoescape=True, undefined=StrictUndefined
     ).get_template("report.html")
@@ -55,7 +56,7 @@ def page(runs: Sequence[Run]) -> str:
         sizes={name: (len(part), len(part.group.unique())) for name, part in vars(first.parts).items()},
         parameters=f"{results['methods'][CUBE]['parameters']:,.0f}",
         question=test.pairs[0].question,
-        signal={"questions": norms.shape[1], "ratio": (norms[0] / norms[-1]).median().item()},
+        signal={"questions": norms.shape[1], "ratio": (entering / norms[-1]).median().item()},
         audits={f"seed {run.settings.seed}": run.results("audit") for run in runs},
         settings=dump_settings(first.settings),
         versions={"cube-kernels": version("cube-kernels"), "torch": torch.__version__},

@@ -111,6 +111,17 @@ def test_measuring_the_signal_leaves_the_model_as_it_was():
     assert not model.mapping.layer._forward_hooks
 
 
+def test_the_gradient_comes_back_one_cell_a_step():
+    """From the face where the answer is read to the opposite one, where the question enters."""
+    cube = {**CUBE, "shape": [4, 2, 2], "input": "front", "output": "back", "steps": 3}
+    torch.manual_seed(0)
+    model = CubeModel(CubeConfig(dim=DIM, cube=cube))
+    torch.nn.init.normal_(model.mapping.readout)
+    _, gradients = signal(model, torch.randn(3, DIM), torch.randn(3, DIM))
+    reached = gradients.abs().sum(dim=(1, 3, 4, 5)) > 0  # [steps + 1, D]
+    assert reached.tolist() == [[d >= t for d in range(4)] for t in range(4)]
+
+
 def test_a_cube_without_steps_has_one_state():
     model = CubeModel(CubeConfig(dim=DIM, cube={**CUBE, "steps": 0}))
     states, gradients = signal(model, torch.randn(3, DIM), torch.randn(3, DIM))
