@@ -14,7 +14,7 @@ from cube3d.config import Settings
 from cube3d.errors import UserError
 from cube3d.experiments.pictures import differences
 from cube3d.experiments.plan import Plan, save_picture, save_plan, save_results
-from cube3d.experiments.variants import InfeasibleError, Variants, describe, measured
+from cube3d.experiments.variants import InfeasibleError, Variants, describe, has, measured
 from cube3d.intervals import Bootstrap, Floats
 from cube3d.metrics import METRICS
 from cube3d.run import Run
@@ -53,11 +53,14 @@ def ablate(folder: Path, base: Settings, plan: AblationPlan, say: Callable[[str]
     for change in changes:
         for name, value in change.items():
             variants.check(name, value)
-        if variants.folder(change) == variants.folder({}):
-            raise UserError(f"{describe(change)} is the base's own value")
+            if has(base, name, value):
+                raise UserError(f"{describe(change)} is the base's own value")
     save_plan(folder, base, plan)
 
-    trained = variants.train({})
+    try:
+        trained = variants.train({})
+    except InfeasibleError as error:
+        raise UserError(f"the base cannot be trained: {error}") from error
     parts = [_part(run, plan) for run in trained]
     bootstrap = Bootstrap(
         np.concatenate([part.group.numpy() for part in parts]),

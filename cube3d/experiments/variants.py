@@ -133,11 +133,20 @@ class UnreachedError(UserError):
 def require_reached(settings: Settings, changes: Changes) -> None:
     """Raises UnreachedError if a change is not in a run's resolved settings: it would be searched in vain."""
     for name, value in changes.items():
-        resolved: Any = settings.model_dump()
-        for key in name.split("."):
-            resolved = resolved[int(key)] if isinstance(resolved, list) else resolved[key]
-        if not _holds(resolved, value):
-            raise UnreachedError(f"{name}: set to {plain(value)}, but the run has {plain(resolved)}")
+        if not has(settings, name, value):
+            raise UnreachedError(f"{name}: set to {plain(value)}, but the run has {plain(_resolved(settings, name))}")
+
+
+def has(settings: Settings, name: str, value: Any) -> bool:
+    """Whether a setting, by its dotted name, has a value; of a section, what the value names."""
+    return _holds(_resolved(settings, name), value)
+
+
+def _resolved(settings: Settings, name: str) -> Any:
+    resolved: Any = settings.model_dump()
+    for key in name.split("."):
+        resolved = resolved[int(key)] if isinstance(resolved, list) else resolved[key]
+    return resolved
 
 
 def _holds(resolved: Any, value: Any) -> bool:

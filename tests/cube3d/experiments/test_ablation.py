@@ -127,10 +127,19 @@ def test_the_part_that_was_asked_for_is_measured_and_said(part, config_file, tmp
     assert seen == 2 * [set(getattr(run.parts, part).group.tolist()) for run in opened]
 
 
+def test_values_that_do_not_go_together_are_a_row_with_the_reason(config_file, tmp_path, quick_training):
+    plan = write_plan(tmp_path, changes={"loss.negatives.choose": ["hard"], "loss.negatives": [{"memory": 4}]})
+    assert main(["ablate", "--plan", str(plan), "--config", str(config_file), "--out", str(tmp_path / "a")]) == 0
+    rows = {row["name"]: row for row in load(tmp_path / "a" / "results.json")["changes"]}
+    assert "choose 'hard' needs a count" in rows["loss.negatives.choose=hard"]["infeasible"]
+    assert rows['loss.negatives={"memory": 4}']["differences"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"cube.steps": [2]}, "cube.steps=2 is the base's own value"),
+        ({"cube.steps": [3], "loss.negatives": [{"choose": "all"}]}, 'loss.negatives={"choose": "all"} is the base'),
         ({"cube.stepps": [3]}, "did you mean 'steps'"),
         ({"cube.steps": ["many"]}, "got 'many'"),
         ({"cube.steps": 3}, "changes.cube.steps"),
