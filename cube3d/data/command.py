@@ -103,7 +103,7 @@ def _contents(pairs: Sequence[Pair]) -> Iterator[str]:
     for side in ("question", "answer"):
         lengths = sorted(len(getattr(pair, side)) for pair in pairs)
         low, middle, high = (lengths[round(q * (len(lengths) - 1))] for q in (0.05, 0.5, 0.95))
-        yield f"characters of a {side}: {low} to {high} (5 % to 95 %), median {middle}"
+        yield f"characters of the {side}s: {low} to {high} (5 % to 95 %), median {middle}"
 
 
 def _summary(pairs: Sequence[Pair], built: Built) -> Iterator[str]:

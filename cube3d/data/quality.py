@@ -26,7 +26,7 @@ class QualitySettings(Section):
     """Least share of different words, in texts of 20 words and more."""
     near_duplicate: float = Field(0.9, gt=0, le=1)
     """Similarity of character 4-grams from which texts say the same; 1 finds equal texts only."""
-    coherence: list[float] = Field([0.1, 0.95], min_length=2, max_length=2)
+    coherence: list[float] = Field([0.0, 0.95], min_length=2, max_length=2)
     """Cosine of question and answer in the first teacher: below they are unrelated, above the answer repeats the
     question."""
     agreement: float | None = Field(None, ge=-1, le=1)
