@@ -35,8 +35,8 @@ class Objective(nn.Module):
     """``Σ weight · loss`` over the losses with a positive weight, in the precision of the answers.
 
     In training a batch is that of all processes, and negatives are chosen as the settings say among the batch's
-    answers, the mined ones and the memory's. In evaluation they are all answers of other groups, without memory, so
-    that figures of different settings can be compared.
+    answers, the mined ones and the memory's. In evaluation they are all the answers of other groups, so that figures of
+    different settings can be compared.
 
     Args:
         settings: weights, and what the losses and the choice of negatives take.
@@ -73,28 +73,39 @@ class Objective(nn.Module):
             prediction = prediction.to(answer.dtype)
             if self.training:
                 prediction, answer, group, counted = map(gather, (prediction, answer, group, counted))
-            candidates, candidate_group = [answer], [group]
-            if mined is not None and mined_group is not None:
-                candidates.append(gather(mined).flatten(0, 1))
-                candidate_group.append(gather(mined_group).flatten())
-            if self.memory is not None and self.training:
-                remembered, remembered_group = self.memory.read()
-                candidates.append(remembered)
-                candidate_group.append(remembered_group)
-            batch = self._batch(prediction, answer, group, counted, torch.cat(candidates), torch.cat(candidate_group))
-            if self.memory is not None and self.training:
-                self.memory.push(answer, group)  # after its views were copied into the candidates
+            candidates, candidate_group = answer, group
+            if self.training:
+                candidates, candidate_group = self._candidates(answer, group, mined, mined_group)
+            batch = self._batch(prediction, answer, group, counted, candidates, candidate_group)
             parts = {name: loss(batch) for name, loss in self.losses.items()}
         total = sum(self.weights[name] * part for name, part in parts.items())
         assert isinstance(total, Tensor)
         return total, parts
+
+    def _candidates(
+        self, answer: Tensor, group: Tensor, mined: Tensor | None, mined_group: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Answers ``[N, dim]`` that may be negatives, and their groups ``[N]``."""
+        answers, groups = [answer], [group]
+        if mined is not None and mined_group is not None:
+            answers.append(gather(mined).flatten(0, 1))
+            groups.append(gather(mined_group).flatten())
+        if self.memory is not None:
+            remembered, remembered_group = self.memory.read()
+            answers.append(remembered)
+            groups.append(remembered_group)
+        candidates = torch.cat(answers), torch.cat(groups)
+        if self.memory is not None:
+            self.memory.push(answer, group)  # last: what was read are views
+        return candidates
 
     def _batch(
         self, prediction: Tensor, answer: Tensor, group: Tensor, counted: Tensor, candidates: Tensor, groups: Tensor
     ) -> Batch:
         positive = F.cosine_similarity(prediction, answer, dim=-1)
         similarity = F.normalize(prediction, dim=-1) @ F.normalize(candidates, dim=-1).T
-        negative = true_negatives(group, answer, groups, candidates, self.settings.negatives.ceiling)
+        choice = self.settings.negatives
+        negative = true_negatives(group, answer, groups, candidates, choice.ceiling if self.training else None)
         if self.training:
-            negative = chosen(negative, positive, similarity, self.settings.negatives, self.settings.margin)
+            negative = chosen(negative, positive, similarity, choice, self.settings.margin)
         return Batch(prediction, answer, group, positive, similarity, negative, counted)

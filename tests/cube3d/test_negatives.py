@@ -102,7 +102,7 @@ def info_nce(**negatives):
 
 
 def test_evaluation_neither_reads_nor_fills_the_memory_and_takes_all_negatives():
-    objective = info_nce(memory=8, choose="hard", count=1)
+    objective = info_nce(memory=8, choose="hard", count=1, ceiling=-0.5)
     prediction, answer, group = at(5, 100, 200), at(0, 90, 180), torch.arange(3)
     objective.train()(at(0, 30), at(20, 50), torch.tensor([8, 9]))
     objective.eval()
