@@ -16,6 +16,7 @@ from cube3d.experiments.variants import plain
 
 BAR_COLOR = "#3b5bdb"
 ZERO_COLOR = "#495057"
+LABEL_BOX = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
 
 
 def importance(shares: Mapping[str, float]) -> bytes:
@@ -49,7 +50,7 @@ def parallel_coordinates(points: Sequence[Mapping[str, Any]], space: Space, metr
     for x, dimension in enumerate(space.values()):
         axes.axvline(x, color=ZERO_COLOR, linewidth=0.8)
         for height, label in _ticks(dimension):
-            axes.annotate(label, (x, height), (4, 2), textcoords="offset points", fontsize=8)
+            axes.annotate(label, (x, height), (4, 3), textcoords="offset points", fontsize=8, bbox=LABEL_BOX)
     axes.set_xticks(range(len(space) + 1), [name.replace(".", ".\n") for name in [*space, metric]])
     axes.set(xlim=(0, len(space)), ylim=(-0.03, 1.05), yticks=[])
     score_axis = axes.twinx()
