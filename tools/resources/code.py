@@ -17,7 +17,7 @@ class Usage(NamedTuple):
 
     registers: int
     spills: int
-    """Bytes of a thread's stack on NVIDIA, registers written to memory on AMD."""
+    """Bytes of memory a thread, for what registers do not hold."""
     shared: int
     """Bytes that are part of the code; what a launch asks for comes on top."""
     load_bits: dict[int, int]
@@ -93,7 +93,7 @@ def amd_usage(assembly: str) -> Usage:
     operations = Counter(re.findall(r"^\t([a-z]\w+)", assembly, re.MULTILINE))
     return Usage(
         registers=number("vgpr_count"),
-        spills=number("vgpr_spill_count") + number("sgpr_spill_count"),
+        spills=number("private_segment_fixed_size"),  # scalars beyond 106 go to lanes of vector registers
         shared=number("group_segment_fixed_size"),
         load_bits=_amd_widths(operations, "load"),
         store_bits=_amd_widths(operations, "store"),

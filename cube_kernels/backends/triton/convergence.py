@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cube_kernels.backends.triton.launch import OPTIONS
+
 SLAB = 4096
 """Numbers of a sample that one program measures."""
 LANES = 1024
@@ -55,5 +57,5 @@ def settle(state: Tensor, new: Tensor, taken: Tensor, step: int, tolerance: floa
     batch, size = state.shape[0], state[0].numel()
     slabs = triton.cdiv(size, SLAB)
     movement = state.new_empty((batch, slabs, 2), dtype=torch.float64)
-    measure_movement[(batch, slabs)](state, new, movement, size, SLAB=SLAB, LANES=LANES)
-    note_settled[(batch,)](movement, taken, slabs, step, tolerance)
+    measure_movement[(batch, slabs)](state, new, movement, size, SLAB=SLAB, LANES=LANES, **OPTIONS)
+    note_settled[(batch,)](movement, taken, slabs, step, tolerance, **OPTIONS)

@@ -65,44 +65,55 @@ def store_or_add(pointer, at, chunk, start, value, plan: tl.constexpr):
 
 
 @triton.jit
-def input_gradients(
-    inputs, weights, at, held, d_hidden, unit, chunk, own, percept_gradient, drive_gradient, part, plan: tl.constexpr
-):
-    """From the gradient of some hidden units: those of their weights, and of the inputs, of which the own states' is
-    returned."""
+def add_weight_gradients(inputs, at, held, d_hidden, unit, part, plan: tl.constexpr):
+    """From the gradient of some hidden units: adds those of their weights and biases."""
     storage: tl.constexpr = inputs.state.dtype.element_ty
     d_units = tl.trans(d_hidden)
     none = tl.zeros((unit.shape[0], plan.width), tl.float32)
     add_vector(part + plan.hidden_bias_start, unit, plan.hidden, tl.sum(d_hidden, axis=0))
     for k in tl.static_range(tl.constexpr(plan.tiles)):
-        start = k * plan.channels
         d_weight = multiply(d_units, held[k], none, storage, plan)
-        add_tile(part, unit, plan.hidden, plan.inputs, start, d_weight, plan.channels, plan.width)
-        weight = hidden_tile(weights, unit, start, plan.channels, plan.width, plan)
-        if plan.own_state and k == 0:
-            own = multiply(d_hidden, weight, own, storage, plan)
-        else:
-            seen = multiply(d_hidden, weight, tl.zeros_like(own), storage, plan)
-            store_or_add(percept_gradient, at, chunk, (k - plan.own_tiles) * plan.channels, seen, plan)
+        add_tile(part, unit, plan.hidden, plan.inputs, k * plan.channels, d_weight, plan.channels, plan.width)
     if plan.filters == 0:
         for o in tl.range(0, plan.offsets):
-            start = (plan.tiles + o) * plan.channels
             x = load_neighbors(inputs.state, at, inputs.offsets, o, plan)
             d_weight = multiply(d_units, x, none, storage, plan)
+            start = (plan.tiles + o) * plan.channels
             add_tile(part, unit, plan.hidden, plan.inputs, start, d_weight, plan.channels, plan.width)
-            weight = hidden_tile(weights, unit, start, plan.channels, plan.width, plan)
-            seen = multiply(d_hidden, weight, tl.zeros_like(own), storage, plan)
-            store_or_add(percept_gradient, at, chunk, o * plan.channels, seen, plan)
     if plan.drive:
-        start = plan.inputs - plan.drive
         none_driven = tl.zeros((unit.shape[0], plan.drive_width), tl.float32)
         d_weight = multiply(d_units, load_drive(inputs, at, plan), none_driven, storage, plan)
+        start = plan.inputs - plan.drive
         add_tile(part, unit, plan.hidden, plan.inputs, start, d_weight, plan.drive, plan.drive_width)
-        weight = hidden_tile(weights, unit, start, plan.drive, plan.drive_width, plan)
-        driven = load_rows(drive_gradient, at.row, at.inside, plan.drive, 0, plan.drive, plan.drive_width)
-        driven = multiply(d_hidden, weight, driven, storage, plan)
-        store_rows(drive_gradient, at.row, at.inside, plan.drive, 0, driven, plan.drive, plan.drive_width)
-    return own
+
+
+@triton.jit
+def with_input_gradients(gradients, weights, d_hidden, unit, storage: tl.constexpr, plan: tl.constexpr):
+    """The gradients of own state, weighted sums and drive, grown by the share of these hidden units."""
+    own = gradients[0]
+    if plan.own_state:
+        weight = hidden_tile(weights, unit, 0, plan.channels, plan.width, plan)
+        own = multiply(d_hidden, weight, own, storage, plan)
+    grown = (own,)
+    for p in tl.static_range(tl.constexpr(plan.filters)):
+        weight = hidden_tile(weights, unit, (plan.own_tiles + p) * plan.channels, plan.channels, plan.width, plan)
+        grown = grown + (multiply(d_hidden, weight, gradients[1 + p], storage, plan),)
+    if plan.drive:
+        weight = hidden_tile(weights, unit, plan.inputs - plan.drive, plan.drive, plan.drive_width, plan)
+        grown = grown + (multiply(d_hidden, weight, gradients[1 + plan.filters], storage, plan),)
+    return grown
+
+
+@triton.jit
+def add_gathered_gradients(
+    percept_gradient, weights, at, d_hidden, unit, chunk, storage: tl.constexpr, plan: tl.constexpr
+):
+    """Those of the neighbors' states: too many to be held, so they grow in memory, chunk by chunk."""
+    none = tl.zeros((at.cell.shape[0], plan.width), tl.float32)
+    for o in tl.range(0, plan.offsets):
+        weight = hidden_tile(weights, unit, (plan.tiles + o) * plan.channels, plan.channels, plan.width, plan)
+        seen = multiply(d_hidden, weight, none, storage, plan)
+        store_or_add(percept_gradient, at, chunk, o * plan.channels, seen, plan)
 
 
 @triton.jit
@@ -206,13 +217,28 @@ def step_gradient_kernel(
             for head in tl.static_range(tl.constexpr(plan.heads)):
                 start = plan.head_bias_start + head * plan.channels
                 add_vector(part + start, channel, plan.channels, tl.sum(d_heads[head], axis=0))
+            gradients = (own,)
+            for _ in tl.static_range(tl.constexpr(plan.filters)):
+                gradients = gradients + (tl.zeros_like(own),)
+            if plan.drive:
+                driven = load_rows(drive_gradient, at.row, at.inside, plan.drive, 0, plan.drive, plan.drive_width)
+                gradients = gradients + (driven,)
             for chunk in tl.range(0, tl.cdiv(units, HIDDEN)):
                 unit = chunk * HIDDEN + tl.arange(0, HIDDEN)
                 a, slope = activate(hidden_chunk(inputs, weights, at, held, unit, plan), plan.activation)
                 d_hidden = hidden_gradient(a, slope, d_heads, weights, unit, part, storage, plan)
-                own = input_gradients(
-                    inputs, weights, at, held, d_hidden, unit, chunk, own, percept_gradient, drive_gradient, part, plan
-                )
+                add_weight_gradients(inputs, at, held, d_hidden, unit, part, plan)
+                gradients = with_input_gradients(gradients, weights, d_hidden, unit, storage, plan)
+                if plan.filters == 0:
+                    add_gathered_gradients(percept_gradient, weights, at, d_hidden, unit, chunk, storage, plan)
+            own = gradients[0]
+            stride: tl.constexpr = plan.percepts * plan.channels
+            for p in tl.static_range(tl.constexpr(plan.filters)):
+                start = p * plan.channels
+                store_rows(percept_gradient, at.row, at.inside, stride, start, gradients[1 + p], plan.channels, plan.width)
+            if plan.drive:
+                driven = gradients[1 + plan.filters]
+                store_rows(drive_gradient, at.row, at.inside, plan.drive, 0, driven, plan.drive, plan.drive_width)
         else:
             for head in tl.static_range(tl.constexpr(plan.heads)):
                 store_or_add(percept_gradient, at, 0, head * plan.channels, d_heads[head], plan)

@@ -7,6 +7,7 @@ taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ from cube_kernels.tracing import refuse_capture
 
 TUNED = 4
 """At most so many configurations are timed: each takes seconds to compile."""
-REGISTERS = 255
-"""Allowed to a thread. Left to itself, NVIDIA's assembler now and then spills a few to save others."""
+OPTIONS = {"enable_fp_fusion": False}
+"""Of every kernel. LLVM would fuse a product into the first addition of a sum across lanes, which then differ in their
+last bits, and which of them is stored is the hardware's choice."""
 
 
 class Configurations(NamedTuple):
@@ -42,19 +44,34 @@ class Configurations(NamedTuple):
         fitting = fitting or [choices[held.index(min(held))]]
         loaded = [c.kwargs["BLOCK"] * plan.width // (32 * c.num_warps) for c in fitting]
         least = next(n for n in (8, 4, 0) if n <= max(loaded))  # of half-width numbers, of float32
-        return [c for c, count in zip(fitting, loaded, strict=True) if count >= least][:TUNED]
+        return [_of_threads(c) for c, count in zip(fitting, loaded, strict=True) if count >= least][:TUNED]
+
+
+def _of_threads(config: triton.Config) -> triton.Config:
+    """With as many threads where warps have 64 lanes, as AMD's: a block of twice as many would have half the registers
+    for each."""
+    if triton.knobs.runtime.interpret:
+        return config
+    lanes = triton.runtime.driver.active.get_current_target().warp_size
+    return triton.Config(config.kwargs, num_warps=32 * config.num_warps // lanes, num_stages=config.num_stages)
 
 
 def _held_by_perception(plan: Plan, sizes: dict[str, int]) -> int:
     return sizes["BLOCK"] * plan.width * (max(plan.filters, 1) + 1)
 
 
+def _passing(plan: Plan) -> int:
+    """Vectors of the hidden layer's input that are held one after the other: a neighbor's state, the drive."""
+    drive = math.ceil(plan.drive_width / plan.width) if plan.drive else 0
+    return int(plan.filters == 0) + drive
+
+
 def _held_by_step(plan: Plan, sizes: dict[str, int]) -> int:
-    return sizes["BLOCK"] * (plan.width * (plan.tiles + 1 + plan.heads) + sizes["HIDDEN"])
+    return sizes["BLOCK"] * (plan.width * (plan.tiles + _passing(plan) + 1 + plan.heads) + sizes["HIDDEN"])
 
 
 def _held_by_gradient(plan: Plan, sizes: dict[str, int]) -> int:
-    tiles = plan.tiles if plan.filters else plan.tiles + 3  # a neighbor's state and gradients
+    tiles = plan.tiles + 2 * _passing(plan)  # with their gradients
     rows = sizes["BLOCK"] * (plan.width * (tiles + 2 + 2 * plan.heads) + 3 * sizes["HIDDEN"])
     return rows + sizes["HIDDEN"] * plan.width
 
@@ -70,8 +87,8 @@ PERCEPTION = Configurations(
     limit=40,
     half_limit=40,
 )
-STEP = Configurations(_layers((64, 64, 4), (64, 32, 4), (32, 64, 4), *_SMALL), _held_by_step, limit=42, half_limit=128)
-GRADIENT = Configurations(_layers((64, 32, 4), *_SMALL), _held_by_gradient, limit=76, half_limit=128)
+STEP = Configurations(_layers((64, 64, 4), (32, 64, 4), *_SMALL), _held_by_step, limit=42, half_limit=128)
+GRADIENT = Configurations(_layers((64, 32, 4), *_SMALL), _held_by_gradient, limit=60, half_limit=128)
 
 
 def _time(call: Callable[[], None], quantiles: Sequence[float]) -> Any:
@@ -108,17 +125,9 @@ class Launcher:
         def grid(sizes: dict[str, int]) -> tuple[int]:
             return (triton.cdiv(rows, sizes["BLOCK"]) if parts is None else parts,)
 
-        options = {"plan": plan, **compile_options(), **constants}
+        options = {"plan": plan, **OPTIONS, **constants}
         if triton.knobs.runtime.interpret or torch.are_deterministic_algorithms_enabled():
             config = self.configurations.fitting(plan)[0]
             self.kernel[grid](*arguments, **options, **config.all_kwargs())
         else:
             self.tuned[grid](*arguments, **options)
-
-
-def compile_options() -> dict[str, Any]:
-    """No fusion of products into sums: LLVM would fuse one into the first addition of a sum across lanes, which then
-    differ in their last bits, and which of them is stored is the hardware's choice."""
-    if triton.knobs.runtime.interpret or triton.runtime.driver.active.get_current_target().backend != "cuda":
-        return {"enable_fp_fusion": False}
-    return {"enable_fp_fusion": False, "maxnreg": REGISTERS}

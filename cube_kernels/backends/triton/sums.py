@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cube_kernels.backends.triton.launch import OPTIONS
+
 PARTS = 512
 PARTS_BYTES = 64 << 20
 ROWS_A_PART = 64
@@ -42,5 +44,5 @@ def sum_parts(partials: Tensor, dtype: torch.dtype) -> Tensor:
     total = partials.new_empty(partials.shape[1:], dtype=dtype)
     if total.numel():
         grid = (triton.cdiv(total.numel(), COLUMNS),)
-        _sum_parts[grid](partials, total, total.numel(), partials.shape[0], COLUMNS=COLUMNS)
+        _sum_parts[grid](partials, total, total.numel(), partials.shape[0], COLUMNS=COLUMNS, **OPTIONS)
     return total
