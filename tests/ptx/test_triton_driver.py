@@ -51,6 +51,7 @@ def test_elementwise(capability: int, dtype: torch.dtype, start: int) -> None:
     counted = launches[-1].statistics
     assert counted.global_load_unique_bytes == x.numel() * x.element_size()
     assert counted.global_store_bytes == 4 * x.numel()
+    assert launches[-1].sizes == {"BLOCK": 256}
 
 
 @triton.jit

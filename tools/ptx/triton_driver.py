@@ -32,6 +32,7 @@ WARP = 32
 
 class Launch(NamedTuple):
     kernel: str
+    sizes: dict[str, int]  # see `sizes_of`
     capability: int
     grid: tuple[int, int, int]
     warps: int
@@ -40,6 +41,13 @@ class Launch(NamedTuple):
 
 launches: list[Launch] = []
 """Every launch since the process began, or since the list was cleared."""
+
+
+def sizes_of(source: Any) -> dict[str, int]:
+    """The numbers in capitals that a kernel was compiled with: by custom, the sizes of its configuration."""
+    named = {source.fn.arg_names[path[0]]: value for path, value in source.constants.items() if len(path) == 1}
+    return {name: value for name, value in named.items() if name.isupper() and isinstance(value, int)}
+
 
 _ptx: dict[bytes, str] = {}  # by compiled binary, which is all that a driver is handed
 
@@ -87,7 +95,7 @@ class _Launcher:
     """Stands in for the C function that Triton generates for each signature."""
 
     def __init__(self, source: Any, metadata: Any):
-        self.signature = list(source.signature.items())
+        self.signature, self.sizes = list(source.signature.items()), sizes_of(source)
         self.metadata = metadata
         for size in ("global_scratch_size", "profile_scratch_size"):
             if getattr(metadata, size, 0):
@@ -120,7 +128,9 @@ class _Launcher:
             self.metadata.shared,
         )
         capability = driver.active.get_current_device()
-        launches.append(Launch(self.metadata.name, capability, (x, y, z), self.metadata.num_warps, statistics))
+        launches.append(
+            Launch(self.metadata.name, self.sizes, capability, (x, y, z), self.metadata.num_warps, statistics)
+        )
 
 
 FLOATS = {"fp16": "e", "fp32": "f", "f32": "f", "fp64": "d"}

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import triton
 
@@ -25,6 +25,19 @@ class Usage(NamedTuple):
     store_bits: dict[int, int]
     tensor_instructions: int
     instructions: int
+
+
+def row_of(usage: Usage, shared: int) -> dict[str, Any]:
+    """As the table has it; ``shared``: bytes that a block is launched with."""
+    return {
+        "registers": usage.registers,
+        "spills": usage.spills,
+        "shared bytes": shared,
+        "widest load bits": max(usage.load_bits, default=0),
+        "widest store bits": max(usage.store_bits, default=0),
+        "tensor instructions": usage.tensor_instructions,
+        "instructions": usage.instructions,
+    }
 
 
 _OPERATION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)", re.MULTILINE)

@@ -17,6 +17,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+from tools.ptx.triton_driver import sizes_of
+
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
@@ -40,8 +42,12 @@ class Compiled(NamedTuple):
 
     @property
     def label(self) -> str:
-        sizes = " ".join(f"{name} {size}" for name, size in self.sizes.items())
-        return f"{self.kernel} {sizes} warps {self.warps}"
+        return label(self.kernel, self.sizes, self.warps)
+
+
+def label(kernel: str, sizes: dict[str, int], warps: int) -> str:
+    """Of one kernel in one configuration."""
+    return " ".join([kernel, *(f"{name} {size}" for name, size in sizes.items()), f"warps {warps}"])
 
 
 class _Launcher:
@@ -107,9 +113,7 @@ def recording(target: str) -> Iterator[list[Compiled]]:
         files = {pathlib.Path(path).suffix: pathlib.Path(path) for path in metadata_group.values()}
         metadata = json.loads(files[".json"].read_text())
         kept = {s: f.read_bytes() for s, f in files.items() if s in (".cubin", ".ptx", ".amdgcn")}
-        named = {src.fn.arg_names[path[0]]: value for path, value in src.constants.items() if len(path) == 1}
-        sizes = {name: value for name, value in named.items() if name.isupper() and isinstance(value, int)}
-        compiled.append(Compiled(metadata["name"], sizes, metadata["num_warps"], metadata["shared"], kept))
+        compiled.append(Compiled(metadata["name"], sizes_of(src), metadata["num_warps"], metadata["shared"], kept))
 
     triton.knobs.compilation.listener = remember
     driver.set_active(_Driver(target))

@@ -235,7 +235,8 @@ def step_gradient_kernel(
             stride: tl.constexpr = plan.percepts * plan.channels
             for p in tl.static_range(tl.constexpr(plan.filters)):
                 start = p * plan.channels
-                store_rows(percept_gradient, at.row, at.inside, stride, start, gradients[1 + p], plan.channels, plan.width)
+                seen = gradients[1 + p]
+                store_rows(percept_gradient, at.row, at.inside, stride, start, seen, plan.channels, plan.width)
             if plan.drive:
                 driven = gradients[1 + plan.filters]
                 store_rows(drive_gradient, at.row, at.inside, plan.drive, 0, driven, plan.drive, plan.drive_width)

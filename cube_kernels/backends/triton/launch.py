@@ -32,6 +32,7 @@ class Configurations(NamedTuple):
     held: Callable[[Plan, dict[str, int]], int]  # by a program
     limit: int
     half_limit: int  # where tensor cores multiply half-width numbers, they take them from shared memory
+    registers: int | None = None  # a thread's, on NVIDIA; None: the assembler's choice, which now and then spills a few
 
     def fitting(self, plan: Plan) -> list[triton.Config]:
         """Those that a thread's registers hold, else the one that needs the fewest; of these, those in which a thread
@@ -44,16 +45,17 @@ class Configurations(NamedTuple):
         fitting = fitting or [choices[held.index(min(held))]]
         loaded = [c.kwargs["BLOCK"] * plan.width // (32 * c.num_warps) for c in fitting]
         least = next(n for n in (8, 4, 0) if n <= max(loaded))  # of half-width numbers, of float32
-        return [_of_threads(c) for c, count in zip(fitting, loaded, strict=True) if count >= least][:TUNED]
+        return [self._at_home(c) for c, count in zip(fitting, loaded, strict=True) if count >= least][:TUNED]
 
-
-def _of_threads(config: triton.Config) -> triton.Config:
-    """With as many threads where warps have 64 lanes, as AMD's: a block of twice as many would have half the registers
-    for each."""
-    if triton.knobs.runtime.interpret:
-        return config
-    lanes = triton.runtime.driver.active.get_current_target().warp_size
-    return triton.Config(config.kwargs, num_warps=32 * config.num_warps // lanes, num_stages=config.num_stages)
+    def _at_home(self, config: triton.Config) -> triton.Config:
+        """On the GPU at hand. Where warps have 64 lanes, as AMD's, with as many threads: a block of twice as many would
+        have half the registers for each."""
+        if triton.knobs.runtime.interpret:
+            return config
+        target = triton.runtime.driver.active.get_current_target()
+        warps = 32 * config.num_warps // target.warp_size
+        registers = self.registers if target.backend == "cuda" else None
+        return triton.Config(config.kwargs, num_warps=warps, num_stages=config.num_stages, maxnreg=registers)
 
 
 def _held_by_perception(plan: Plan, sizes: dict[str, int]) -> int:
@@ -86,8 +88,9 @@ PERCEPTION = Configurations(
     _held_by_perception,
     limit=40,
     half_limit=40,
+    registers=128,
 )
-STEP = Configurations(_layers((64, 64, 4), (32, 64, 4), *_SMALL), _held_by_step, limit=42, half_limit=128)
+STEP = Configurations(_layers((64, 64, 4), (32, 64, 4), *_SMALL), _held_by_step, limit=34, half_limit=128)
 GRADIENT = Configurations(_layers((64, 32, 4), *_SMALL), _held_by_gradient, limit=60, half_limit=128)
 
 
