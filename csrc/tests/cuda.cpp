@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <string>
 
+#include <cuda_runtime.h>
+
 #include "../cuda/launch.h"
 #include "../native/rollout.h"
 #include "lattice.h"
@@ -216,10 +218,10 @@ class Device {
  public:
   explicit Device(const Plan& plan) : memory_(plan), tables_(memory_.bytes()) {}
   Tables tables() const { return memory_.at(reinterpret_cast<uintptr_t>(tables_.data())); }
-  Execution execution(int64_t scratch_bytes, bool tf32 = false) {
+  Execution execution(int64_t scratch_bytes, bool tf32 = false, cudaStream_t stream = nullptr) {
     scratch_.assign(scratch_bytes, 0xff);
     scratch_.shrink_to_fit();
-    return {0, nullptr, tf32, scratch_.data()};
+    return {stream == nullptr ? 0 : stream->device, stream, tf32, scratch_.data()};
   }
 
  private:
@@ -227,16 +229,16 @@ class Device {
   std::vector<uint8_t> tables_, scratch_;
 };
 
-Problem::Results run_cuda(Problem& problem, bool tf32 = false) {
+Problem::Results run_cuda(Problem& problem, bool tf32 = false, cudaStream_t stream = nullptr) {
   Device device(problem.plan());
   return problem.run(
       [&](const Plan& plan, const ForwardCall& call) {
-        launch_forward(plan, device.tables(), call,
-                       device.execution(forward_scratch_bytes(plan, call.schedule, shared_limit(0)), tf32));
+        const int64_t bytes = forward_scratch_bytes(plan, call.schedule, shared_limit(0));
+        launch_forward(plan, device.tables(), call, device.execution(bytes, tf32, stream));
       },
       [&](const Plan& plan, const BackwardCall& call) {
-        launch_backward(plan, device.tables(), call,
-                        device.execution(backward_scratch_bytes(plan, call.schedule, shared_limit(0)), tf32));
+        const int64_t bytes = backward_scratch_bytes(plan, call.schedule, shared_limit(0));
+        launch_backward(plan, device.tables(), call, device.execution(bytes, tf32, stream));
       });
 }
 
@@ -278,6 +280,19 @@ TEST(float16_rollouts_equal_native_ones) { check_rollouts(Storage::float16, 4e-3
 TEST(tf32_rollouts_are_near_native_ones) {
   Problem problem(all_options().front(), Storage::float32);
   check_close(run_cuda(problem, true), problem.run(rollout_forward<float>, rollout_backward<float>), 2e-2, "tf32");
+}
+
+// A stream of another device than the current one refuses launches.
+TEST(a_call_runs_on_the_device_of_its_stream_and_leaves_the_current_one) {
+  setenv("CUBE_EMULATED_DEVICES", "2", 1);
+  EmulatedStream of_another{1};
+  Problem problem(all_options().front(), Storage::float32);
+  const auto here = run_cuda(problem), there = run_cuda(problem, false, &of_another);
+  check_close(there, here, 0, "on the other device");
+  int current = -1;
+  cudaGetDevice(&current);
+  CHECK(current == 0, "the current device is %d", current);
+  unsetenv("CUBE_EMULATED_DEVICES");
 }
 
 TEST(perception_alone_equals_its_definition) {

@@ -129,9 +129,12 @@ V __shfl_xor_sync(unsigned, V value, int distance) {
   return emulation::from_lane<V>(slots, emulation::lane() ^ static_cast<unsigned>(distance));
 }
 
-// The runtime's functions, of one device.
+// The runtime's functions, of as many devices as CUBE_EMULATED_DEVICES says, one if it does not.
 
-using cudaStream_t = struct EmulatedStream*;
+struct EmulatedStream {
+  int device;
+};
+using cudaStream_t = EmulatedStream*;  // null: the current device's
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInsufficientDriver = 35 };
 enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor,

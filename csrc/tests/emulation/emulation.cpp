@@ -290,6 +290,9 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>
   end_launch();
 }
 
+int current_device = 0;
+int device_count() { return setting("CUBE_EMULATED_DEVICES", 1); }
+
 cudaError_t allow_shared_memory(const void* kernel, int bytes) {
   if (bytes > shared_limit()) return cudaErrorInvalidValue;
   allowed_shared_memory()[kernel] = bytes;
@@ -302,7 +305,8 @@ cudaError_t check_launch(const void* kernel, const cudaLaunchConfig_t& config) {
   const dim3 &grid = config.gridDim, &block = config.blockDim;
   const bool fits = grid.x > 0 && grid.y == 1 && grid.z == 1 && block.x > 0 && block.x <= most_threads &&
                     block.y == 1 && block.z == 1 && config.dynamicSmemBytes <= static_cast<size_t>(allowed);
-  return fits ? cudaSuccess : cudaErrorInvalidValue;
+  const bool there = config.stream == nullptr || config.stream->device == current_device;
+  return fits && there ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 }  // namespace emulation
@@ -312,15 +316,19 @@ cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = emulation::device_count();
   return emulation::setting("CUBE_EMULATED_DRIVER", CUDART_VERSION) < CUDART_VERSION ? cudaErrorInsufficientDriver
                                                                                      : cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = emulation::current_device;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= emulation::device_count()) return cudaErrorInvalidValue;
+  emulation::current_device = device;
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const int capability = emulation::setting("CUBE_EMULATED_CAPABILITY", 90);
   *value = attribute == cudaDevAttrComputeCapabilityMajor   ? capability / 10
