@@ -28,8 +28,9 @@ INTEGER_UPDATES: dict[str, tuple[Callable[[int, int], int], str]] = {
 INTEGER_CASES = [(name, type_) for name, (_, types) in INTEGER_UPDATES.items() for type_ in types.split()]
 
 
+@pytest.mark.parametrize("scope", ["global", "global.gpu.acq_rel", "relaxed.sys.global"])
 @pytest.mark.parametrize(("name", "type_"), INTEGER_CASES)
-def test_atomics_of_integers(name: str, type_: str) -> None:
+def test_atomics_of_integers(name: str, type_: str, scope: str) -> None:
     """Four threads at each place, one after the other: each gets what the one before it left, in 2's complement."""
     dtype = np.dtype(f"{'i' if type_[0] == 's' else 'u'}{int(type_[1:]) // 8}")
     update, size = INTEGER_UPDATES[name][0], dtype.itemsize
@@ -39,7 +40,7 @@ def test_atomics_of_integers(name: str, type_: str) -> None:
         f"""
         {element("%a1", size)} ld.global.b{8 * size} %{letter}11, [%d0];
         and.b32 %r1, %tid, 15; mad.wide.u32 %d1, %r1, {size}, %a0;
-        atom.global.{name}.{type_} %{letter}12, [%d1], %{letter}11;
+        atom.{scope}.{name}.{type_} %{letter}12, [%d1], %{letter}11;
         {element("%a2", size)} st.global.b{8 * size} [%d0], %{letter}12;
         """,
         *(places, operands, old),

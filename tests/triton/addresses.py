@@ -35,4 +35,4 @@ def check_the_last_rows() -> None:
     near = row // cells * cells + np.ravel_multi_index(moved, shape)
     out = torch.zeros(2, BLOCK, dtype=torch.int64)
     rows_kernel[(1,)](block, rows, *shape, torch.tensor([shift], dtype=torch.int32), out, BLOCK=BLOCK)
-    assert out.tolist() == [row.tolist(), near.tolist()]
+    assert out.tolist() == [row.tolist(), near.tolist()], "wrong rows"

@@ -157,17 +157,20 @@ UPDATE: dict[str, Callable[..., Array]] = {
     "exch": lambda old, new: np.asarray(new),
     "cas": lambda old, expected, new: np.asarray(np.where(old == expected, new, old)),
 }
-SCOPE = ".relaxed|acquire|release|acq_rel? .cta|cluster|gpu|sys? .space=global|shared|shared::cta?"
+SCOPES = (
+    ".relaxed|acquire|release|acq_rel? .cta|cluster|gpu|sys? .space=global|shared|shared::cta?",
+    ".space=global|shared .cta|cluster|gpu|sys .relaxed|acquire|release|acq_rel",  # Triton's order
+)
+UPDATES = (
+    ".update=add .noftz? .type=u32|s32|u64|f32|f64|f16|bf16|f16x2|bf16x2",
+    ".update=min|max .type=u32|s32|u64|s64",
+    ".update=and|or|xor .type=b32|b64",
+)
 
 
 @form(
-    *(
-        f"{name} {SCOPE} .update=add .noftz? .type=u32|s32|u64|f32|f64|f16|bf16|f16x2|bf16x2"
-        for name in ("atom", "red")
-    ),
-    *(f"{name} {SCOPE} .update=min|max .type=u32|s32|u64|s64" for name in ("atom", "red")),
-    *(f"{name} {SCOPE} .update=and|or|xor .type=b32|b64" for name in ("atom", "red")),
-    f"atom {SCOPE} .update=exch|cas .type=b32|b64",
+    *(f"{name} {scope} {update}" for name in ("atom", "red") for scope in SCOPES for update in UPDATES),
+    *(f"atom {scope} .update=exch|cas .type=b32|b64" for scope in SCOPES),
 )
 def atomic(instruction: Instruction, f: Any) -> Step:
     """One thread after the other, in order of their numbers: hardware promises no order."""
