@@ -123,6 +123,27 @@ MUTATIONS = [
         "mask=mask, other=0.0)",
         (RULE, "", ""),
     ),
+    Mutation(
+        "a masked load of whatever there is",
+        "geometry.py",
+        "mask=mask, other=0.0)",
+        "mask=mask)",
+        (RULE, "", ""),
+    ),
+    Mutation(
+        "the adjoint takes the opposite filter tap",
+        "perception.py",
+        "total += g * filter_taps(bank, p, o, plan)[None, :]",
+        "total += g * filter_taps(bank, p, plan.offsets - 1 - o, plan)[None, :]",
+        ("", VALUES, VALUES),
+    ),
+    Mutation(
+        "sample and step exchanged in the fire mask's counter",
+        "step.py",
+        "none + numbers.step, at.sample.to(tl.int32), none)",
+        "at.sample.to(tl.int32), none + numbers.step, none)",
+        ("", VALUES, VALUES),
+    ),
 ]
 
 

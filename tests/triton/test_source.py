@@ -38,6 +38,22 @@ def test_the_rule_about_loads_finds_one_without_a_cast():
     assert loads_without_a_cast("x = tl.load(p) * 2\ny = tl.load(p).to(tl.float32)") == [1]
 
 
+def masked_loads_without_other(source: str) -> list[int]:
+    """Lines. What they read where the mask is false is whatever there is; in the interpreter it is zero."""
+    given = [(call.lineno, {keyword.arg for keyword in call.keywords}) for call in calls(ast.parse(source), "load")]
+    return [line for line, names in given if "mask" in names and "other" not in names]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_masked_load_says_what_the_rest_is(path):
+    assert not masked_loads_without_other(path.read_text())
+
+
+def test_the_rule_about_masks_finds_one_without_other():
+    loads = "x = tl.load(p, mask=m)\ny = tl.load(p, mask=m, other=0.0)\nz = tl.load(p)"
+    assert masked_loads_without_other(loads) == [1]
+
+
 def test_there_are_no_atomics_and_no_inline_assembly():
     for path in SOURCES:
         used = {ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
