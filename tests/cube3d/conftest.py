@@ -101,7 +101,7 @@ def make_run(tiny_teacher):
     def make(folder, pairs_file, **teacher):
         values = {
             "data": {"pairs": [str(pairs_file)], "validation": 0.25, "test": 0.25},
-            "teacher": {"model": str(tiny_teacher), "max_length": 64, **teacher},
+            "teachers": [{"model": str(tiny_teacher), "max_length": 64, **teacher}],
             "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
         }
         run = runs.start(folder, parse_settings(values, "test"))
@@ -131,7 +131,7 @@ def config_file(pairs_file, tiny_teacher):
     path = pairs_file.with_name("config.yaml")
     values = {
         "data": {"pairs": [str(pairs_file)], "validation": 0.2, "test": 0.3},
-        "teacher": {"model": str(tiny_teacher), "max_length": 16},
+        "teachers": [{"model": str(tiny_teacher), "max_length": 16}],
         "cube": CUBE,
         "training": TRAINING,
     }

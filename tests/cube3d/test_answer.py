@@ -53,8 +53,8 @@ def test_answers_are_the_nearest_to_the_prediction_best_first(answerer, run_fold
     run = runs.load(run_folder)
     question = "what is a river?"
     texts = [pair.answer for pair in run.pairs]
-    prediction = run.model.predict(run.teacher.embed([question]))
-    cosines = F.cosine_similarity(prediction, run.teacher.embed(texts), dim=-1)
+    prediction = run.model.predict(run.ensemble.questions([question]))
+    cosines = F.cosine_similarity(prediction, run.ensemble.answers(texts), dim=-1)
     expected = sorted(zip(cosines.tolist(), texts, strict=True), reverse=True)[:3]
     found = answerer.answer([question], 3)[0]
     assert [a.text for a in found] == [text for _, text in expected]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cube3d.config import LOSS_NAMES, Settings, dump_settings, load_settings, parse_settings
+from cube3d.config import LOSS_NAMES, Settings, TeacherSettings, dump_settings, load_settings, parse_settings
 from cube3d.errors import UserError
 
 
@@ -48,7 +48,7 @@ def test_defaults_come_back_from_what_was_dumped(yaml_file):
     ["é ü 漢字", "yes", "null", "007", "2024-01-01", "a: b # c", " x ", "1e5", "3e8-base", "", "1_000"],
 )
 def test_any_text_comes_back_from_what_was_dumped(yaml_file, text):
-    settings = parse_settings({"teacher": {"model": text}, "data": {"pairs": ["bundled", text]}}, "test")
+    settings = parse_settings({"teachers": [{"model": text}], "data": {"pairs": ["bundled", text]}}, "test")
     assert load_settings(yaml_file(dump_settings(settings))) == settings
 
 
@@ -60,10 +60,10 @@ def test_any_number_comes_back_from_what_was_dumped(yaml_file, number):
 
 
 def test_yaml_file_sets_what_it_names_and_leaves_the_rest(yaml_file):
-    path = yaml_file("seed: 11\ncube:\n  shape: [1, 2, 4]\n  boundary: periodic\nteacher:\n  pooling: last\n")
+    path = yaml_file("seed: 11\ncube:\n  shape: [1, 2, 4]\n  boundary: periodic\nteachers:\n- pooling: last\n")
     settings, defaults = load_settings(path), Settings()
     assert (settings.seed, settings.cube.shape, settings.cube.boundary) == (11, [1, 2, 4], "periodic")
-    assert settings.teacher.pooling == "last"
+    assert settings.teachers[0].pooling == "last"
     assert settings.training == defaults.training
     assert settings.cube.channels == defaults.cube.channels
 
@@ -85,13 +85,46 @@ def test_empty_yaml_file_gives_the_defaults(yaml_file):
         ("training.learning_rate=4E+0", "training", 4.0),
         ("training.learning_rate=2.5e-4", "training", 2.5e-4),
         ("loss.cosine=2", "loss", 2.0),
-        ("teacher.model=some/folder", "teacher", "some/folder"),
-        ("teacher.model=3e8-base", "teacher", "3e8-base"),
+        ("ensemble.weights=[1.5]", "ensemble", [1.5]),
     ],
 )
 def test_override_is_read_as_yaml(override, section, value):
     key = override.partition("=")[0].partition(".")[2]
     assert getattr(getattr(load_settings(None, [override]), section), key) == value
+
+
+def test_override_reaches_a_teacher_of_the_list_by_its_place(yaml_file):
+    assert load_settings(None, ["teachers.0.model=3e8-base"]).teachers == [TeacherSettings(model="3e8-base")]
+    path = yaml_file("teachers:\n- model: minilm\n- model: smollm2\n")
+    settings = load_settings(path, ["teachers.1.pooling=last", "ensemble.weights=[3, 1]"])
+    assert settings.teachers == [TeacherSettings(), TeacherSettings(model="smollm2", pooling="last")]
+    assert load_settings(None, ["teachers=[{model: minilm}, {model: smollm2}]"]).teachers[1].model == "smollm2"
+
+
+@pytest.mark.parametrize("place", ["1", "-1", "x", "model"])
+def test_override_of_a_teacher_that_is_not_there_says_how_many_are(problem, place):
+    message = problem(f"teachers.{place}.pooling=cls")
+    assert "the list holds 1" in message
+    assert repr(place) in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["teachers=[]"], "teachers: "),
+        (["teachers.0.poling=cls"], "unknown key 'poling' in teachers.0 (did you mean 'pooling'?)"),
+        (["teacher.model=minilm"], "unknown key 'teacher' in the top level (did you mean 'teachers'?)"),
+        (["ensemble.weights=[1, 1]"], "ensemble.weights has 2 weights for 1 teachers"),
+        (["ensemble.weights=[-1]"], "none may be negative"),
+        (["ensemble.weights=[0]"], "one must be positive"),
+        (["ensemble.weights=votes"], "'likelihood'"),
+        (["ensemble.space=pca"], "dim belongs to the space 'pca', which needs it"),
+        (["ensemble.dim=64"], "dim belongs to the space 'pca', which needs it"),
+        (["teachers=[{}, {model: smollm2}, {model: x}]", "ensemble.floor=0.5"], "3 teachers leave at most 0.333"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_refused(problem, overrides, message):
+    assert message in problem(*overrides)
 
 
 def test_override_of_the_top_level():
@@ -118,7 +151,7 @@ def test_unknown_key_at_the_top_names_the_valid_ones_and_the_close_one(problem):
     ("section", "wrong", "close"),
     [
         ("data", "validaton", "validation"),
-        ("teacher", "poling", "pooling"),
+        ("ensemble", "flor", "floor"),
         ("cube", "neighbourhood", "neighborhood"),
         ("loss", "temprature", "temperature"),
         ("training", "learning-rate", "learning_rate"),
@@ -149,8 +182,8 @@ def test_unknown_key_far_from_any_gets_no_guess(problem):
         ("data.pairs=[3]", "3"),
         ("training.learning_rate=fast", "'fast'"),
         ("training.learning_rate=true", "True"),
-        ("teacher.model=7", "7"),
-        ("teacher.model=", "None"),
+        ("teachers.0.model=7", "7"),
+        ("teachers.0.model=", "None"),
         ("cube=5", "5"),
     ],
 )
@@ -167,9 +200,9 @@ def test_wrong_type_names_key_and_value(problem, override, got):
         "data.validation=0",
         "data.test=1",
         "data.test=.nan",
-        "teacher.pooling=middle",
-        "teacher.max_length=1",
-        "teacher.batch_size=0",
+        "teachers.0.pooling=middle",
+        "teachers.0.max_length=1",
+        "teachers.0.batch_size=0",
         "cube.shape=[2,2]",
         "cube.shape=[2,2,2,2]",
         "cube.steps=-1",
@@ -197,7 +230,7 @@ def test_bad_value_names_its_key(problem, override):
         ("cube.update=add", ["add", "residual", "replace", "gated"]),
         ("cube.perception=eye", ["eye", "depthwise", "gather"]),
         ("cube.activation=elu", ["elu", "relu", "gelu", "silu", "tanh"]),
-        ("teacher.pooling=max", ["max", "mean", "cls", "last"]),
+        ("teachers.0.pooling=max", ["max", "mean", "cls", "last"]),
         ("cube.lift=all", ["all", "per_cell", "shared"]),
     ],
 )
@@ -261,7 +294,7 @@ def test_file_that_is_not_yaml_is_named(problem, text):
 
 def test_file_that_is_not_utf8_is_named(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_bytes("teacher: {model: Café}".encode("latin-1"))
+    path.write_bytes("teachers: [{model: Café}]".encode("latin-1"))
     with pytest.raises(UserError) as caught:
         load_settings(path)
     assert str(path) in str(caught.value)

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from cube3d.audit import check_split
-from cube3d.config import TeacherSettings
-from cube3d.data import Pair, answer_groups, read_pairs, split_by_group
+from cube3d.config import EnsembleSettings, TeacherSettings
+from cube3d.data import Pair, Split, answer_groups, read_pairs, split_by_group
 from cube3d.errors import UserError
-from cube3d.teachers import embed, open_teacher
-from cube3d.vectors import embed_part
+from cube3d.teachers import embed, fit_ensemble, open_teacher
+from cube3d.vectors import embed_parts
 
 CHAT = {
     "domain": "small talk",
@@ -109,11 +110,14 @@ def test_the_window_holds_for_pairs_that_carry_their_context(tmp_path):
 
 
 def test_the_context_reaches_the_teacher(tmp_path, tiny_teacher):
-    teacher = open_teacher(TeacherSettings(model=str(tiny_teacher), max_length=64))
+    teachers = [TeacherSettings(model=str(tiny_teacher), max_length=64)]
 
     def questions(window):
         pairs = read(tmp_path, "a.jsonl", CHAT, context=window)
-        return embed_part(pairs, answer_groups(pairs), teacher).question
+        groups, rows = answer_groups(pairs), list(range(len(pairs)))
+        texts = [pair.prompt for pair in pairs], [pair.answer for pair in pairs]
+        ensemble = fit_ensemble(teachers, EnsembleSettings(), *texts, torch.tensor(groups), 0)
+        return embed_parts(pairs, groups, Split(rows, rows, rows), ensemble).test.question
 
     without, with_two = questions(0), questions(2)
     moved = (without - with_two).abs().amax(1) > 1e-3

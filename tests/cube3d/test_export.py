@@ -4,6 +4,7 @@ import importlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -11,11 +12,12 @@ import torch
 import torch.nn.functional as F
 
 from cube3d.cli import main
+from cube3d.errors import UserError
 from cube_kernels import EmbeddingCube, Lattice, Rule
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="export writes its models")
 
-from cube3d.export.sentence_transformer import plain_cube  # noqa: E402
+from cube3d.export.sentence_transformer import export, plain_cube  # noqa: E402
 
 SUBJECTS = ["tree", "river", "stone", "cloud", "paper", "glass", "wheel", "bread"]
 TEXTS = ["what is a river?", "stone", "a text that no run has seen, and " * 20]
@@ -56,8 +58,8 @@ def run(make_run, pairs_file, tmp_path_factory):
 
 
 def assert_says_what_the_run_says(model, run):
-    teacher = run.teacher.embed(TEXTS)
-    question = F.normalize(run.model.predict(teacher), dim=-1)
+    teacher = run.ensemble.answers(TEXTS)
+    question = F.normalize(run.model.predict(run.ensemble.questions(TEXTS)), dim=-1)
     assert (question - teacher).abs().max() > 0.01, "the cube must change something for this to mean anything"
     queries, documents = (F.normalize(torch.from_numpy(encode(TEXTS)), dim=-1) for encode in routes(model))
     assert torch.allclose(queries, question, atol=2e-6)
@@ -107,6 +109,13 @@ def test_a_decoder_without_a_padding_token_is_exported(make_run, pairs_file, tin
     tokenizer.save_pretrained(tmp_path / "llama")
     run = make_run(tmp_path / "run", pairs_file, model=str(tmp_path / "llama"), pooling="last")
     assert_says_what_the_run_says(load(exported(run, tmp_path / "model")), run)
+
+
+def test_a_run_of_several_teachers_is_not_exported(run, tmp_path):
+    settings = run.settings.model_copy(update={"teachers": run.settings.teachers * 2})
+    with pytest.raises(UserError, match="has 2 teachers; only a run of one can be exported"):
+        export(replace(run, settings=settings), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_an_exported_model_can_be_trained_on_and_saved_again(run, tmp_path):

@@ -132,7 +132,7 @@ def test_resuming_with_another_configuration_is_refused(trained_run, config_file
         ("cube.backend=gpu", "'gpu'; valid: 'auto', 'native', 'cuda', 'triton', 'reference'"),
         ("data.pairs=[missing.jsonl]", "missing.jsonl: cannot be read"),
         ("data.test=0.01", "each part needs at least 2"),
-        ("teacher.model=no-such-folder/model", "'minilm' or 'smollm2', which needs no network"),
+        ("teachers.0.model=no-such-folder/model", "'minilm' or 'smollm2', which needs no network"),
         ("training.learning_rate=fast", "training.learning_rate"),
     ],
 )
@@ -257,7 +257,7 @@ def test_pairs_with_odd_line_separators_come_back(tmp_path, tiny_teacher):
     records = [{"question": f"What\u2028is {i}?", "answer": f"It\x85is {i}."} for i in range(20)]
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     teacher = {"model": str(tiny_teacher), "max_length": 16}
-    values = {"data": {"pairs": [str(path)]}, "teacher": teacher, "cube": CUBE, "training": TRAINING}
+    values = {"data": {"pairs": [str(path)]}, "teachers": [teacher], "cube": CUBE, "training": TRAINING}
     started = runs.start(tmp_path / "run", parse_settings(values, "test"))
     runs.train(started, progress=False)
     assert runs.load(tmp_path / "run").pairs == started.pairs

@@ -135,7 +135,7 @@ def tiny_run(tiny_teacher, tmp_path):
             "tasks": {"qa": 0.25, "dialogue": 0.5, "autoencoder": 0.25},
             "rephrase": {"templates": 5},
         },
-        "teacher": {"model": str(tiny_teacher), "max_length": 64},
+        "teachers": [{"model": str(tiny_teacher), "max_length": 64}],
         "cube": {"channels": 4, "hidden": 8, "steps": 2},
         "training": {"epochs": 1, "batch_size": 8},
     }
