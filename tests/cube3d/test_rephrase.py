@@ -168,7 +168,7 @@ def test_a_model_writes_and_what_it_writes_is_judged(tiny_teacher, tmp_path):
     folder = tiny_writer(tiny_teacher, tmp_path / "writer")
     rewriter = Rewriter(str(folder))
     assert rewriter("why?") == rewriter("why?")
-    made = [f"data.rephrase={{model: 1, generator: {folder}}}", f"teacher={{model: {tiny_teacher}, max_length: 64}}"]
+    made = [f"data.rephrase={{model: 1, generator: {folder}}}", f"teachers=[{{model: {tiny_teacher}, max_length: 64}}]"]
     pairs = tmp_path / "few.txt"
     pairs.write_text("".join(f"Q: what is {c}?\nA: it is {c}{c}.\n" for c in "abcdefghijkl"))
     with pytest.raises(UserError, match="data.rephrase.model is 1; the teachers accept the new words of 0 of 7"):
