@@ -89,6 +89,13 @@ MUTATIONS = [
         ("", RACE, RACE),
     ),
     Mutation(
+        "steps in place",
+        "rollout.py",
+        "new, *copies = homes or [torch.empty_like(x)]",
+        "new, *copies = homes or [state]",
+        ("", RACE, VALUES),
+    ),
+    Mutation(
         "all programs add to one part of the sums",
         "gradient.py",
         "part = partials + tl.program_id(0).to(tl.int64) * plan.weights",
@@ -98,8 +105,8 @@ MUTATIONS = [
     Mutation(
         "products fused into sums across lanes",
         "launch.py",
-        '{"enable_fp_fusion": False, "maxnreg": REGISTERS}',
-        '{"enable_fp_fusion": True, "maxnreg": REGISTERS}',
+        'OPTIONS = {"enable_fp_fusion": False}',
+        'OPTIONS = {"enable_fp_fusion": True}',
         ("", "", LAST_BITS),
     ),
     Mutation(
