@@ -341,6 +341,7 @@ def test_split_writes_the_parts_that_train_makes(tmp_path, capsys):
         (["build", "--out", "built.csv", "--set", "teachers=[]"], "name it built.jsonl"),
         (["build", "gone.jsonl", "--out", "built.jsonl"], "gone.jsonl"),
         (["inspect", "--set", "teacher=1"], "unknown key 'teacher'"),
+        (["inspect", "--set", "teachers=[{modle: x}]"], "unknown key 'modle' in teachers.0 (did you mean 'model'?)"),
         (["inspect", "--set", "count"], "expected section.key=value"),
     ],
 )

@@ -202,7 +202,7 @@ def test_a_conversation_that_is_none_names_line_and_item(tmp_path, record, told)
         ("categories: [a]\nconversations:\n- - q\n  - 'a\n", "a.yml:5: not YAML"),
         ("conversations:\n- - q\n\t- a\n", "a.yml:3: not YAML"),
         ("conversations:\n- - q\x07\n  - a\n", "a.yml:2: not YAML (the character '\\x07')"),
-        ("[" * 2_000, "not YAML (nested too deeply)"),
+        ("[" * 600, "not YAML (nested too deeply)"),
         ("- a\n- b\n", "expected 'conversations'"),
         ("", "expected 'conversations'"),
         ("categories: [a]\nconversation: []\n", "has 'categories', 'conversation'; expected 'conversations'"),
@@ -224,7 +224,7 @@ def test_conversations_with_one_id_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["word " * 100_000, "ما هي الشبكة العصبية؟", "\u202eabc\u202c \u0007"], ids=["huge", "RTL", "odd"]
+    "text", ["a " * 100_000, "ما هي الشبكة العصبية؟", "\u202eabc\u202c \u0007"], ids=["huge", "RTL", "odd"]
 )
 def test_any_text_has_a_vector(tmp_path, tiny_teacher, text):
     pairs = read(tmp_path, "a.jsonl", {"question": text, "answer": "a"})
