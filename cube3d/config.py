@@ -84,7 +84,8 @@ class DataSettings(Section):
 class TeacherSettings(Section):
     model: str = "minilm"
     """The embedded "minilm" or "smollm2", a folder, a GGUF file, the name of a model on the Hugging Face hub (followed
-    by "/file.gguf" for a GGUF file there), or "module:Class" of an adapter."""
+    by "/file.gguf" for a GGUF file there), a file of word vectors (.vec, .txt or .bin), or "module:Class" of an
+    adapter."""
     pooling: Literal["mean", "cls", "last"] = "mean"
     """Mean over the tokens, the first token, or the last one."""
     max_length: int = Field(256, ge=2)
@@ -95,7 +96,7 @@ class TeacherSettings(Section):
     device: str = "auto"
     """Where the model runs: "cpu", "cuda:1"; "auto" takes an accelerator if there is one."""
     whiten: bool | None = None
-    """Whiten the vectors by the training texts' covariance. null: decoders yes, others no."""
+    """Whiten the vectors by the training texts' covariance. null: decoders and word vectors yes, others no."""
     trust_remote_code: str | None = None
     """The model's name again, to run the Python code that comes with it."""
 

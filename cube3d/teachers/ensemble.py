@@ -92,7 +92,10 @@ class Ensemble:
             tensors |= {"confidence.group": confidence.group, "confidence.usual": confidence.usual}
             tensors |= {f"{k}.references": answers for k, answers in enumerate(confidence.references)}
         about = {
-            "teachers": [{"name": m.name, "key": m.teacher.key, "whitened": m.whitened} for m in self.members],
+            "teachers": [
+                {"name": m.name, "key": m.teacher.key, "whitened": m.whitened, "learned": m.teacher.learned}
+                for m in self.members
+            ],
             "stacked": fusion.stacked,
             "floor": None if confidence is None else confidence.floor,
             "noted": [asdict(noted) for noted in self.noted],
@@ -122,7 +125,7 @@ def fit_ensemble(
     """
     members = []
     for given in teachers:
-        teacher = open_teacher(given)
+        teacher = open_teacher(given).fitted([*questions, *answers])
         members.append(Member(given.model, teacher, teacher.anisotropic if given.whiten is None else given.whiten))
     fusion, noted = fit_fusion(
         settings,
@@ -152,7 +155,7 @@ def load_ensemble(path: Path, teachers: Sequence[TeacherSettings]) -> Ensemble:
         raise UserError(f"{path}: was fitted to {len(about['teachers'])} teachers; the settings name {len(teachers)}")
     members = []
     for given, fitted in zip(teachers, about["teachers"], strict=True):
-        teacher = open_teacher(given)
+        teacher = open_teacher(given, fitted["learned"])
         if teacher.key != fitted["key"]:
             raise UserError(
                 f"teacher {given.model!r}: is not the one {path} was fitted to; its files, or how it is read, changed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -25,3 +26,12 @@ class Teacher(ABC):
         """Whether the vectors crowd into a narrow cone, as those of decoders do (Ethayarajh, 2019), and so are
         whitened unless the settings say otherwise."""
         return False
+
+    def fitted(self, texts: Sequence[str]) -> Teacher:
+        """The teacher after it has seen the training texts. Most learn nothing from them."""
+        return self
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What :meth:`fitted` found, as JSON can hold it: saved with a run, and given back to the constructor."""
+        return {}

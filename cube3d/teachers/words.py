@@ -22,6 +22,7 @@ from cube3d.teachers.teacher import Teacher
 from cube3d.words import WordVectors, read_word_vectors
 
 WORD_FILES = (".vec", ".bin", ".txt")
+"""How their names end; no model of ``transformers`` that is read here has such a name."""
 
 WORD = re.compile(r"\w+|[^\w\s]")
 """A run of letters and digits, or one other mark: how the files that can be had split their texts."""
@@ -65,7 +66,6 @@ class WordTeacher(Teacher):
 
     @property
     def learned(self) -> dict[str, Any]:
-        """What :meth:`fitted` found; ``WordTeacher(path, **learned)`` has it again."""
         return {"texts": self.texts, "holding": self.holding}
 
     def fitted(self, texts: Sequence[str]) -> WordTeacher:

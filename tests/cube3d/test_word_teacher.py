@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from cube3d.config import TeacherSettings
 from cube3d.errors import UserError
+from cube3d.teachers import open_teacher
 from cube3d.teachers.words import WordTeacher
 from cube3d.words import write_word2vec
 
@@ -64,3 +66,32 @@ def test_a_text_without_a_known_word_is_named(path):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         _ = WordTeacher(tmp_path / "none.vec").key
+
+
+def test_a_run_learns_the_weights_from_its_training_texts_and_keeps_them(make_run, tmp_path):
+    """All texts hold "name"; each subject is in one answer group, so that what counts words tells the parts apart."""
+    from cube3d import run as runs
+
+    subjects = ["tree", "river", "stone", "cloud", "paper", "glass", "wheel", "bread"]
+    words = [*subjects, "what", "is", "the", "name", "of", "?", "."]
+    write_word2vec(
+        tmp_path / "words.vec", words, np.random.default_rng(1).standard_normal((len(words), 16)).astype(np.float32)
+    )
+    (tmp_path / "pairs.txt").write_text("".join(f"Q: What is {s}?\nA: The name of {s}.\n" for s in subjects))
+    pairs, model = tmp_path / "pairs.txt", str(tmp_path / "words.vec")
+    folder = make_run(tmp_path / "run", pairs, model=model, max_length=TeacherSettings().max_length).folder
+    run = runs.load(folder)
+    (member,) = run.ensemble.members
+    assert member.whitened
+    training = {run.pairs[i].answer.split()[-1].strip(".") for i in run.split.train}
+    assert 0 < len(training) < len(subjects)
+    holding = member.teacher.learned["holding"]
+    assert {subject for subject in subjects if subject in holding} == training
+    assert holding["is"] == holding["name"] == len(training)
+    assert member.teacher.learned["texts"] == 2 * len(training)
+    assert run.ensemble.questions(["What is river?"]).shape == (1, 16)
+
+
+def test_settings_that_only_a_transformer_has_are_refused(path):
+    with pytest.raises(UserError, match="a file of word vectors has no pooling, dtype; only model and whiten"):
+        open_teacher(TeacherSettings(model=str(path), pooling="cls", dtype="float16"))
