@@ -291,7 +291,7 @@ TWO = [TeacherSettings(model="eight"), TeacherSettings(model="twelve")]
 def counting(monkeypatch, tmp_path):
     """Two teachers of other dimensions under names of their own, the second one anisotropic."""
     made = {"eight": Counting(8), "twelve": Counting(12, anisotropic=True)}
-    monkeypatch.setattr("cube3d.teachers.ensemble.open_teacher", lambda settings: made[settings.model])
+    monkeypatch.setattr("cube3d.teachers.ensemble.open_teacher", lambda settings, learned=None: made[settings.model])
     monkeypatch.setenv("CUBE3D_CACHE", str(tmp_path / "cache"))
     return made
 
