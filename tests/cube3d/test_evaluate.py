@@ -149,6 +149,18 @@ def test_a_gain_on_every_question_is_found():
     assert results["subsets"]["all"]["questions"] == 40, "the same forty for each seed"
 
 
+def test_what_the_questions_of_a_seed_have_in_common_is_no_evidence():
+    """The same gains on average, once alike for all seeds and once not."""
+    steady = summarize([noisy(seed, 0.1) for seed in range(3)])
+    uneven = summarize([noisy(seed, shift) for seed, shift in enumerate((0.0, 0.1, 0.2))])
+    widths = []
+    for results in (steady, uneven):
+        gain = results["subsets"]["all"]["gains"]["identity"]["cosine"]
+        assert gain["mean"] == pytest.approx(0.1, abs=0.005)
+        widths.append(gain["high"] - gain["low"])
+    assert widths[1] > 5 * widths[0]
+
+
 @pytest.mark.parametrize(
     ("shift", "words"), [(0.1, "beats identity"), (0.0, "does NOT measurably differ"), (-0.1, "is WORSE than identity")]
 )
