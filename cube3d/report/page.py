@@ -37,6 +37,7 @@ def page(runs: Sequence[Run]) -> str:
     states, gradients = signal(first.model, test.question[:SIGNAL_QUESTIONS], test.answer[:SIGNAL_QUESTIONS])
     norms = gradients.flatten(2).norm(dim=-1)
     entering = gradients[0][(slice(None), *first.model.mapping.input)].flatten(1).norm(dim=-1)
+    teachers = first.results("teachers")
     template = Environment(
         loader=PackageLoader("cube3d", "report"), autoescape=True, undefined=StrictUndefined
     ).get_template("report.html")
@@ -53,6 +54,7 @@ def page(runs: Sequence[Run]) -> str:
         ],
         samples=samples(first),
         first=first,
+        teachers=tables.teacher_table(teachers),
         sizes={name: (len(part), len(part.group.unique())) for name, part in vars(first.parts).items()},
         parameters=f"{results['methods'][CUBE]['parameters']:,.0f}",
         question=test.pairs[0].question,
@@ -68,6 +70,7 @@ def page(runs: Sequence[Run]) -> str:
                 "curves": _curves(runs),
                 "activity": pictures.activity(states[:, 0]),
                 "gradients": pictures.gradients(norms),
+                **(_teachers(teachers) if teachers["agreement"] else {}),
             }.items()
         },
     )
@@ -99,3 +102,18 @@ def _curves(runs: Sequence[Run]) -> bytes:
     values = per_question(parts.validation.question, parts.validation, parts.train.answer.mean(0))
     levels = {f"validation {tables.metric_name(metric)}": float(v.mean()) for metric, v in values.items()}
     return pictures.curves(found, {title: (IDENTITY, level) for title, level in levels.items()})
+
+
+def _teachers(teachers: dict[str, Any]) -> dict[str, bytes]:
+    """How far several teachers agree, and how their weights came about."""
+    names, noted = [member["name"] for member in teachers["members"]], teachers["weights"]
+    pictures_of = {}
+    for key in ("similarity", "top_1"):
+        values = [[1.0] * len(names) for _ in names]
+        for pair in teachers["agreement"]:
+            i, j = pair["between"]
+            values[i][j] = values[j][i] = pair[key]
+        pictures_of[f"agreement_{key}"] = pictures.matrix(names, values)
+    batches = [float(entry["batch"]) for entry in noted]
+    series = {name: [(batches, [entry["weights"][i] for entry in noted])] for i, name in enumerate(names)}
+    return pictures_of | {"weights": pictures.curves({"weight": series}, {}, "batch")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -56,12 +57,15 @@ def intervals(panels: Mapping[str, Mapping[str, Mapping[str, float]]], line: Map
     return _png(figure)
 
 
-def curves(panels: Mapping[str, Mapping[str, Sequence[Points]]], line: Mapping[str, tuple[str, float]]) -> bytes:
-    """What was logged over the epochs.
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[Points]]], line: Mapping[str, tuple[str, float]], x: str = "epoch"
+) -> bytes:
+    """What was logged over time.
 
     Args:
         panels: for each title and series one curve a run.
         line: for some titles a named level to compare with.
+        x: what the curves run over.
     """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -71,14 +75,14 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[Points]]], line: Mapping[s
         axes.remove()
     for axes, (title, series) in zip(grid, panels.items(), strict=False):
         for i, (name, runs) in enumerate(series.items()):
-            for j, (x, y) in enumerate(runs):
-                style = {"marker": "o", "markersize": 3} if len(x) < 3 else {}
+            for j, (along, values) in enumerate(runs):
+                style = {"marker": "o", "markersize": 3} if len(along) < 3 else {}
                 label = name if j == 0 and len(series) > 1 else None
-                axes.plot(x, y, color=COLORS[i % len(COLORS)], linewidth=1.2, label=label, **style)
+                axes.plot(along, values, color=COLORS[i % len(COLORS)], linewidth=1.2, label=label, **style)
         if title in line:
             name, level = line[title]
             axes.axhline(level, color=DARK, linestyle=":", linewidth=1, label=name)
-        _label(axes, title, "epoch")
+        _label(axes, title, x)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
     return _png(figure)
@@ -139,4 +143,23 @@ def gradients(norms: Tensor) -> bytes:
     _label(axes, "Gradient at each state", "step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("norm", fontsize=9)
+    return _png(figure)
+
+
+def matrix(names: Sequence[str], values: Sequence[Sequence[float]]) -> bytes:
+    """A symmetric matrix of correlations, written out.
+
+    Args:
+        names: of rows and columns, ``n``.
+        values: ``[n][n]``, between -1 and 1.
+    """
+    n = len(names)
+    figure = Figure(figsize=(1.2 * n + 1.6, 0.8 * n + 0.8), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(values, vmin=-1, vmax=1, cmap="RdBu", aspect="auto")
+    axes.set_xticks(range(n), names, fontsize=9)
+    axes.set_yticks(range(n), names, fontsize=9)
+    for row, column in itertools.product(range(n), repeat=2):
+        value = values[row][column]
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else DARK)
     return _png(figure)

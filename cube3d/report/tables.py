@@ -47,6 +47,10 @@ def metric_name(metric: str) -> str:
     return NAMES.get(metric, metric)
 
 
+def _estimate_text(estimate: dict[str, float]) -> str:
+    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
 def gain_text(gain: dict[str, float]) -> str:
     p = "p < 0.001" if gain["p"] < 0.001 else f"p = {gain['p']:.3f}"
     return f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] {p}"
@@ -106,7 +110,7 @@ def method_table(results: dict[str, Any], subset: str = ALL, metrics: Sequence[s
     """The cube and every baseline, for a subset that was measured."""
     rows = []
     for name, means in results["subsets"][subset]["means"].items():
-        cells = (f"{v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for v in (means[m] for m in metrics))
+        cells = (_estimate_text(means[m]) for m in metrics)
         properties = results["methods"][name]
         shape = (
             [f"{properties['anisotropy']:.3f}", f"{properties['effective_dimensions']:.1f}"] if subset == ALL else []
@@ -122,6 +126,21 @@ def difference_table(results: dict[str, Any], subset: str = ALL, metrics: Sequen
     gains = results["subsets"][subset]["gains"]
     rows = [[name, *(gain_text(by_metric[m]) for m in metrics)] for name, by_metric in gains.items()]
     return Table(f"The cube minus each baseline, {SUBSETS[subset]}", ["against", *map(metric_name, metrics)], rows)
+
+
+def teacher_table(teachers: dict[str, Any], metrics: Sequence[str] = METRICS) -> Table:
+    """Each teacher alone, with no model after it, from :func:`cube3d.teacher_results.teacher_results`."""
+    rows = [
+        [
+            member["name"],
+            str(member["dim"]),
+            "yes" if member["whitened"] else "no",
+            f"{member['weight']:.3f}",
+            *(_estimate_text(member[metric]) for metric in metrics),
+        ]
+        for member in teachers["members"]
+    ]
+    return Table("The teachers", ["teacher", "dimensions", "whitened", "weight", *map(metric_name, metrics)], rows)
 
 
 def measured_subsets(results: dict[str, Any]) -> list[str]:

@@ -11,11 +11,14 @@ import torch
 
 from cube3d import run as runs
 from cube3d.cli import main
-from cube3d.metrics import ranks
+from cube3d.metrics import METRICS, ranks
 from cube3d.model import CubeConfig, CubeModel
+from cube3d.report import pictures
 from cube3d.report.history import panels
 from cube3d.report.lattice import signal
+from cube3d.report.page import _teachers
 from cube3d.report.samples import samples
+from cube3d.report.tables import teacher_table
 from cube3d.report.write import FORMATS
 from tests.cube3d.conftest import CUBE, DIM
 
@@ -166,6 +169,29 @@ def test_whatever_was_logged_has_a_curve():
     assert found["curriculum: share of the pairs"] == {"all": [([2], [0.5])]}
     losses, rest = ["loss", "loss: cosine", "loss: info_nce"], ["learning rate", "weight"]
     assert list(found) == [*losses, "validation MRR", *rest, "curriculum: share of the pairs"]
+
+
+def test_several_teachers_have_their_weights_and_agreement_drawn(monkeypatch):
+    """From what evaluation saves of an ensemble, teacher by teacher and pair by pair."""
+    drawn = {}
+    monkeypatch.setattr(pictures, "matrix", lambda names, values: drawn.setdefault(names[0] + str(len(drawn)), values))
+    monkeypatch.setattr(pictures, "curves", lambda panels, line, x: drawn.setdefault("weights", panels))
+    estimates = {metric: {"mean": 0.5, "low": 0.25, "high": 0.75} for metric in METRICS}
+    about = {"dim": 8, "whitened": True, **estimates}
+    saved = {
+        "members": [about | {"name": name, "weight": weight} for name, weight in (("a", 0.5), ("b", 0.3), ("c", 0.2))],
+        "weights": [{"batch": 1, "weights": [0.4, 0.4, 0.2]}, {"batch": 9, "weights": [0.5, 0.3, 0.2]}],
+        "agreement": [
+            {"between": [0, 1], "similarity": 0.9, "top_1": 0.6},
+            {"between": [0, 2], "similarity": 0.8, "top_1": 0.5},
+            {"between": [1, 2], "similarity": 0.7, "top_1": 0.4},
+        ],
+    }
+    _teachers(saved)
+    assert drawn["a0"] == [[1, 0.9, 0.8], [0.9, 1, 0.7], [0.8, 0.7, 1]]
+    assert drawn["a1"] == [[1, 0.6, 0.5], [0.6, 1, 0.4], [0.5, 0.4, 1]]
+    assert drawn["weights"]["weight"]["b"] == [([1, 9], [0.4, 0.3])]
+    assert teacher_table(saved).rows[2][:5] == ["c", "8", "yes", "0.200", "0.500 [0.250, 0.750]"]
 
 
 # In a browser
