@@ -106,7 +106,7 @@ def _curves(runs: Sequence[Run]) -> bytes:
 
 def _teachers(teachers: dict[str, Any]) -> dict[str, bytes]:
     """How far several teachers agree, and how their weights came about."""
-    names, noted = [member["name"] for member in teachers["members"]], teachers["weights"]
+    names, noted = tables.teacher_names(teachers), teachers["weights"]
     pictures_of = {}
     for key in ("similarity", "top_1"):
         values = [[1.0] * len(names) for _ in names]

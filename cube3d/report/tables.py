@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cube3d.baselines import IDENTITY
@@ -128,17 +129,22 @@ def difference_table(results: dict[str, Any], subset: str = ALL, metrics: Sequen
     return Table(f"The cube minus each baseline, {SUBSETS[subset]}", ["against", *map(metric_name, metrics)], rows)
 
 
+def teacher_names(teachers: dict[str, Any]) -> list[str]:
+    """The teachers by position, which tells two of one model apart."""
+    return [f"{i}. {Path(member['name']).name}" for i, member in enumerate(teachers["members"])]
+
+
 def teacher_table(teachers: dict[str, Any], metrics: Sequence[str] = METRICS) -> Table:
     """Each teacher alone, with no model after it, from :func:`cube3d.teacher_results.teacher_results`."""
     rows = [
         [
-            member["name"],
+            name,
             str(member["dim"]),
             "yes" if member["whitened"] else "no",
             f"{member['weight']:.3f}",
             *(_estimate_text(member[metric]) for metric in metrics),
         ]
-        for member in teachers["members"]
+        for name, member in zip(teacher_names(teachers), teachers["members"], strict=True)
     ]
     return Table("The teachers", ["teacher", "dimensions", "whitened", "weight", *map(metric_name, metrics)], rows)
 

@@ -179,7 +179,9 @@ def test_several_teachers_have_their_weights_and_agreement_drawn(monkeypatch):
     estimates = {metric: {"mean": 0.5, "low": 0.25, "high": 0.75} for metric in METRICS}
     about = {"dim": 8, "whitened": True, **estimates}
     saved = {
-        "members": [about | {"name": name, "weight": weight} for name, weight in (("a", 0.5), ("b", 0.3), ("c", 0.2))],
+        "members": [
+            about | {"name": name, "weight": weight} for name, weight in (("a", 0.5), ("/x/b", 0.3), ("a", 0.2))
+        ],
         "weights": [{"batch": 1, "weights": [0.4, 0.4, 0.2]}, {"batch": 9, "weights": [0.5, 0.3, 0.2]}],
         "agreement": [
             {"between": [0, 1], "similarity": 0.9, "top_1": 0.6},
@@ -188,10 +190,11 @@ def test_several_teachers_have_their_weights_and_agreement_drawn(monkeypatch):
         ],
     }
     _teachers(saved)
-    assert drawn["a0"] == [[1, 0.9, 0.8], [0.9, 1, 0.7], [0.8, 0.7, 1]]
-    assert drawn["a1"] == [[1, 0.6, 0.5], [0.6, 1, 0.4], [0.5, 0.4, 1]]
-    assert drawn["weights"]["weight"]["b"] == [([1, 9], [0.4, 0.3])]
-    assert teacher_table(saved).rows[2][:5] == ["c", "8", "yes", "0.200", "0.500 [0.250, 0.750]"]
+    assert drawn["0. a0"] == [[1, 0.9, 0.8], [0.9, 1, 0.7], [0.8, 0.7, 1]]
+    assert drawn["0. a1"] == [[1, 0.6, 0.5], [0.6, 1, 0.4], [0.5, 0.4, 1]]
+    assert list(drawn["weights"]["weight"]) == ["0. a", "1. b", "2. a"]
+    assert drawn["weights"]["weight"]["1. b"] == [([1, 9], [0.4, 0.3])]
+    assert teacher_table(saved).rows[2][:5] == ["2. a", "8", "yes", "0.200", "0.500 [0.250, 0.750]"]
 
 
 # In a browser
