@@ -149,19 +149,20 @@ def load_ensemble(path: Path, teachers: Sequence[TeacherSettings]) -> Ensemble:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             about: dict[str, Any] = json.loads(file.metadata()["ensemble"])
         fusion, noted = _fusion(tensors, about), [WeightsNoted(**entry) for entry in about["noted"]]
+        members = [(entry["key"], entry["learned"], entry["whitened"]) for entry in about["teachers"]]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged, or no fitted ensemble: {error!r}") from error
-    if len(about["teachers"]) != len(teachers):
-        raise UserError(f"{path}: was fitted to {len(about['teachers'])} teachers; the settings name {len(teachers)}")
-    members = []
-    for given, fitted in zip(teachers, about["teachers"], strict=True):
-        teacher = open_teacher(given, fitted["learned"])
-        if teacher.key != fitted["key"]:
+    if len(members) != len(teachers):
+        raise UserError(f"{path}: was fitted to {len(members)} teachers; the settings name {len(teachers)}")
+    opened = []
+    for given, (key, learned, whitened) in zip(teachers, members, strict=True):
+        teacher = open_teacher(given, learned)
+        if teacher.key != key:
             raise UserError(
                 f"teacher {given.model!r}: is not the one {path} was fitted to; its files, or how it is read, changed"
             )
-        members.append(Member(given.model, teacher, fitted["whitened"]))
-    return Ensemble(members, fusion, noted)
+        opened.append(Member(given.model, teacher, whitened))
+    return Ensemble(opened, fusion, noted)
 
 
 def _fusion(tensors: dict[str, Tensor], about: dict[str, Any]) -> Fusion:

@@ -8,7 +8,7 @@ from cube3d import run as runs
 
 
 @pytest.fixture(scope="session")
-def config_file(config_file, tmp_path_factory):
+def base_file(config_file, tmp_path_factory):
     """The configuration of the other tests with two epochs."""
     path = tmp_path_factory.mktemp("experiments") / "config.yaml"
     values = yaml.safe_load(config_file.read_text())

@@ -34,9 +34,9 @@ def refusal(capsys, *arguments):
 
 
 @pytest.fixture(scope="module")
-def finished(config_file, tmp_path_factory):
+def finished(base_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
-    options = ["--plan", str(write_plan(folder)), "--config", str(config_file), "--out", str(folder / "ablation")]
+    options = ["--plan", str(write_plan(folder)), "--config", str(base_file), "--out", str(folder / "ablation")]
     assert main(["ablate", *options]) == 0
     return folder / "ablation"
 
@@ -92,7 +92,7 @@ def test_the_table_holds_what_the_results_hold(finished):
         assert (finished / "pictures" / f"{metric}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_interrupted_ablation_goes_on_where_it_stopped(config_file, tmp_path, quick_training, monkeypatch, capsys):
+def test_an_interrupted_ablation_goes_on_where_it_stopped(base_file, tmp_path, quick_training, monkeypatch, capsys):
     train = runs.train
 
     def interrupted(run, progress=True):
@@ -100,7 +100,7 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(config_file, tmp_path,
             raise KeyboardInterrupt
         train(run, progress)
 
-    options = ["--plan", str(write_plan(tmp_path)), "--config", str(config_file), "--out", str(tmp_path / "ablation")]
+    options = ["--plan", str(write_plan(tmp_path)), "--config", str(base_file), "--out", str(tmp_path / "ablation")]
     monkeypatch.setattr("cube3d.run.train", interrupted)
     assert main(["ablate", *options]) == 130
     assert f"cube3d ablate --resume --out {tmp_path / 'ablation'}" in capsys.readouterr().err
@@ -111,7 +111,7 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(config_file, tmp_path,
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_the_part_that_was_asked_for_is_measured_and_said(part, config_file, tmp_path, quick_training, monkeypatch):
+def test_the_part_that_was_asked_for_is_measured_and_said(part, base_file, tmp_path, quick_training, monkeypatch):
     seen = []
 
     def spy(prediction, measured, center):
@@ -120,16 +120,16 @@ def test_the_part_that_was_asked_for_is_measured_and_said(part, config_file, tmp
 
     monkeypatch.setattr("cube3d.experiments.variants.per_question", spy)
     plan = write_plan(tmp_path, part=part, changes={"cube.steps": [1]})
-    assert main(["ablate", "--plan", str(plan), "--config", str(config_file), "--out", str(tmp_path / "a")]) == 0
+    assert main(["ablate", "--plan", str(plan), "--config", str(base_file), "--out", str(tmp_path / "a")]) == 0
     results = load(tmp_path / "a" / "results.json")
     assert results["part"] == part
     opened = [runs.load(tmp_path / "a" / "runs" / results["changes"][0]["runs"] / f"seed-{seed}") for seed in (0, 1)]
     assert seen == 2 * [set(getattr(run.parts, part).group.tolist()) for run in opened]
 
 
-def test_values_that_do_not_go_together_are_a_row_with_the_reason(config_file, tmp_path, quick_training):
+def test_values_that_do_not_go_together_are_a_row_with_the_reason(base_file, tmp_path, quick_training):
     plan = write_plan(tmp_path, changes={"loss.negatives.choose": ["hard"], "loss.negatives": [{"memory": 4}]})
-    assert main(["ablate", "--plan", str(plan), "--config", str(config_file), "--out", str(tmp_path / "a")]) == 0
+    assert main(["ablate", "--plan", str(plan), "--config", str(base_file), "--out", str(tmp_path / "a")]) == 0
     rows = {row["name"]: row for row in load(tmp_path / "a" / "results.json")["changes"]}
     assert "choose 'hard' needs a count" in rows["loss.negatives.choose=hard"]["infeasible"]
     assert rows['loss.negatives={"memory": 4}']["differences"]
@@ -146,7 +146,7 @@ def test_values_that_do_not_go_together_are_a_row_with_the_reason(config_file, t
         ({}, "changes"),
     ],
 )
-def test_a_wrong_plan_is_one_clear_message_and_writes_nothing(changes, message, config_file, tmp_path, capsys):
+def test_a_wrong_plan_is_one_clear_message_and_writes_nothing(changes, message, base_file, tmp_path, capsys):
     plan = write_plan(tmp_path, changes=changes)
-    assert message in refusal(capsys, "--plan", plan, "--config", config_file, "--out", tmp_path / "ablation")
+    assert message in refusal(capsys, "--plan", plan, "--config", base_file, "--out", tmp_path / "ablation")
     assert not (tmp_path / "ablation").exists()

@@ -36,8 +36,8 @@ def write_plan(folder, **changes):
     return path
 
 
-def search(plan_file, config_file, folder, *overrides):
-    return main(["search", "--plan", str(plan_file), "--config", str(config_file), "--out", str(folder), *overrides])
+def search(plan_file, base_file, folder, *overrides):
+    return main(["search", "--plan", str(plan_file), "--config", str(base_file), "--out", str(folder), *overrides])
 
 
 def resume(folder):
@@ -49,12 +49,12 @@ def load(path):
 
 
 @pytest.fixture(scope="module")
-def finished(config_file, tmp_path_factory):
+def finished(base_file, tmp_path_factory):
     """The folder of a grid that ran to its end without a break; the winner's test is proved by itself."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cube3d.experiments.search.tested", lambda trained, say: {"runs": len(trained)})
-        assert search(write_plan(folder), config_file, folder / "search") == 0
+        assert search(write_plan(folder), base_file, folder / "search") == 0
     return folder / "search"
 
 
@@ -120,7 +120,7 @@ def test_going_on_with_a_finished_search_trains_and_tests_nothing(finished, monk
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_killed_search_goes_on_to_the_same_result(finished, config_file, tmp_path, monkeypatch):
+def test_a_killed_search_goes_on_to_the_same_result(finished, base_file, tmp_path, monkeypatch):
     """SIGKILL in the second epoch of the third training of four."""
     script = """
 import os, signal, sys
@@ -138,7 +138,7 @@ main(sys.argv[2:])
     folder = tmp_path / "search"
     run = runs.load(finished / "runs" / load(finished / "winner.json")["runs"] / "seed-0")
     steps = run.settings.training.epochs * math.ceil(len(run.split.train) / run.settings.training.batch_size)
-    arguments = ["search", "--plan", write_plan(tmp_path), "--config", config_file, "--out", folder]
+    arguments = ["search", "--plan", write_plan(tmp_path), "--config", base_file, "--out", folder]
     killed = subprocess.run([sys.executable, "-c", script, str(2 * steps + steps // 2 + 1), *map(str, arguments)])
     assert killed.returncode == -signal.SIGKILL
     assert not (folder / "winner.json").exists()
@@ -152,7 +152,7 @@ main(sys.argv[2:])
 # What is chosen by, and when the test part is read
 
 
-def test_only_the_winner_meets_the_test_part_and_once(config_file, tmp_path, quick_training, monkeypatch):
+def test_only_the_winner_meets_the_test_part_and_once(base_file, tmp_path, quick_training, monkeypatch):
     scored, tested = [], []
 
     def spy(prediction, part, center):
@@ -162,7 +162,7 @@ def test_only_the_winner_meets_the_test_part_and_once(config_file, tmp_path, qui
     monkeypatch.setattr("cube3d.experiments.variants.per_question", spy)
     monkeypatch.setattr("cube3d.experiments.search.tested", lambda trained, say: tested.extend(trained) or {})
     folder = tmp_path / "search"
-    assert search(write_plan(tmp_path), config_file, folder) == 0
+    assert search(write_plan(tmp_path), base_file, folder) == 0
     winner = load(folder / "winner.json")
     assert [run.folder for run in tested] == [folder / "runs" / winner["runs"] / f"seed-{seed}" for seed in (0, 1)]
     held_out = set(tested[0].parts.test.group.tolist())
@@ -187,12 +187,12 @@ def test_the_winner_is_tested_over_its_seeds_together_beside_the_baselines(two_r
 
 
 def test_an_interrupted_estimator_proposes_what_an_uninterrupted_one_does(
-    config_file, tmp_path, quick_training, monkeypatch
+    base_file, tmp_path, quick_training, monkeypatch
 ):
     plan = write_plan(
         tmp_path, method="tpe", trials=12, seeds=[0], space={"training.learning_rate": {"log": [1e-3, 0.3]}}
     )
-    assert search(plan, config_file, tmp_path / "whole") == 0
+    assert search(plan, base_file, tmp_path / "whole") == 0
     assert len(quick_training) == 12
 
     train = runs.train
@@ -203,7 +203,7 @@ def test_an_interrupted_estimator_proposes_what_an_uninterrupted_one_does(
         train(run, progress)
 
     monkeypatch.setattr("cube3d.run.train", interrupted)
-    assert search(plan, config_file, tmp_path / "broken") == 130
+    assert search(plan, base_file, tmp_path / "broken") == 130
     assert len(load(tmp_path / "broken" / "results.json")) == 11
     monkeypatch.setattr("cube3d.run.train", train)
     assert resume(tmp_path / "broken") == 0
@@ -211,9 +211,9 @@ def test_an_interrupted_estimator_proposes_what_an_uninterrupted_one_does(
     assert len(quick_training) == 2 * 12
 
 
-def test_a_point_that_comes_again_is_not_trained_again(config_file, tmp_path, quick_training, capsys):
+def test_a_point_that_comes_again_is_not_trained_again(base_file, tmp_path, quick_training, capsys):
     plan = write_plan(tmp_path, method="tpe", trials=6, seeds=[4], space={"training.learning_rate": [0.1, 0.2]})
-    assert search(plan, config_file, tmp_path / "search") == 0
+    assert search(plan, base_file, tmp_path / "search") == 0
     assert len(quick_training) == len(load(tmp_path / "search" / "results.json")) <= 2
     assert "as before" in capsys.readouterr().out
 
@@ -245,12 +245,12 @@ def refusal(capsys, *arguments):
         ({"seeds": []}, "seeds"),
     ],
 )
-def test_a_wrong_plan_is_one_clear_message_and_writes_nothing(changes, message, config_file, tmp_path, capsys):
+def test_a_wrong_plan_is_one_clear_message_and_writes_nothing(changes, message, base_file, tmp_path, capsys):
     plan = write_plan(tmp_path, **changes)
     if "{uniform" in message:  # its ends are made real numbers, which the field refuses
         plan = write_plan(tmp_path, **changes, method="tpe", trials=2)
         message = "cube.steps: Input should be a valid integer, got 1.0"
-    arguments = ["search", "--plan", plan, "--config", config_file, "--out", tmp_path / "search"]
+    arguments = ["search", "--plan", plan, "--config", base_file, "--out", tmp_path / "search"]
     assert message in refusal(capsys, *arguments)
     assert not (tmp_path / "search").exists()
 
@@ -289,7 +289,7 @@ def test_a_change_that_the_resolved_settings_lack_is_told():
 
 
 def test_a_change_that_gets_lost_on_the_way_to_the_run_ends_the_search(
-    config_file, tmp_path, quick_training, monkeypatch, capsys
+    base_file, tmp_path, quick_training, monkeypatch, capsys
 ):
     start = runs.start
 
@@ -298,51 +298,49 @@ def test_a_change_that_gets_lost_on_the_way_to_the_run_ends_the_search(
 
     monkeypatch.setattr("cube3d.run.start", forgetful)
     message = refusal(
-        capsys, "search", "--plan", write_plan(tmp_path), "--config", config_file, "--out", tmp_path / "search"
+        capsys, "search", "--plan", write_plan(tmp_path), "--config", base_file, "--out", tmp_path / "search"
     )
     assert "training.learning_rate: set to 0.01, but the run has 0.003" in message
     assert not quick_training
 
 
-def test_a_point_that_holds_out_other_questions_is_not_compared(config_file, tmp_path, quick_training):
+def test_a_point_that_holds_out_other_questions_is_not_compared(base_file, tmp_path, quick_training):
     plan = write_plan(tmp_path, space={"data.validation": [0.2, 0.3]})
-    assert search(plan, config_file, tmp_path / "search") == 0
+    assert search(plan, base_file, tmp_path / "search") == 0
     same, other = load(tmp_path / "search" / "results.json")
     assert "score" in same
     assert "it holds out other questions than the base" in other["infeasible"]
 
 
-def test_a_full_disk_ends_the_search_and_is_no_point_s_fault(
-    config_file, tmp_path, quick_training, monkeypatch, capsys
-):
+def test_a_full_disk_ends_the_search_and_is_no_point_s_fault(base_file, tmp_path, quick_training, monkeypatch, capsys):
     def full(run, progress=True):
         raise StorageError("no space left on device")
 
     train = runs.train
     monkeypatch.setattr("cube3d.run.train", full)
-    arguments = ["search", "--plan", write_plan(tmp_path), "--config", config_file, "--out", tmp_path / "search"]
+    arguments = ["search", "--plan", write_plan(tmp_path), "--config", base_file, "--out", tmp_path / "search"]
     assert "no space left" in refusal(capsys, *arguments)
     monkeypatch.setattr("cube3d.run.train", train)
     assert resume(tmp_path / "search") == 0
     assert sum("score" in point for point in load(tmp_path / "search" / "results.json")) == 2
 
 
-def test_a_space_without_a_trainable_point_is_told_with_the_reason(config_file, tmp_path, capsys, quick_training):
+def test_a_space_without_a_trainable_point_is_told_with_the_reason(base_file, tmp_path, capsys, quick_training):
     plan = write_plan(tmp_path, space={"cube.shape": [[3, 3, 3], [1, 1, 5]]})
-    message = refusal(capsys, "search", "--plan", plan, "--config", config_file, "--out", tmp_path / "search")
+    message = refusal(capsys, "search", "--plan", plan, "--config", base_file, "--out", tmp_path / "search")
     assert "no point of the space could be trained" in message
     assert "27 cells" in message
 
 
-def test_a_base_that_cannot_be_trained_is_told_before_anything_is_written(config_file, tmp_path, capsys):
-    arguments = ["search", "--plan", write_plan(tmp_path), "--config", config_file, "--out", tmp_path / "search"]
+def test_a_base_that_cannot_be_trained_is_told_before_anything_is_written(base_file, tmp_path, capsys):
+    arguments = ["search", "--plan", write_plan(tmp_path), "--config", base_file, "--out", tmp_path / "search"]
     assert "27 cells" in refusal(capsys, *arguments, "cube.shape=[3,3,3]")
     assert not (tmp_path / "search").exists()
 
 
-def test_what_a_search_needs_is_asked_for(finished, config_file, tmp_path, capsys):
+def test_what_a_search_needs_is_asked_for(finished, base_file, tmp_path, capsys):
     plan = write_plan(tmp_path)
-    assert "--plan is missing" in refusal(capsys, "search", "--config", config_file, "--out", tmp_path / "search")
+    assert "--plan is missing" in refusal(capsys, "search", "--config", base_file, "--out", tmp_path / "search")
     assert "is not empty" in refusal(capsys, "search", "--plan", plan, "--out", finished)
     assert "nothing was begun here" in refusal(capsys, "search", "--resume", "--out", tmp_path / "search")
     assert "give --out alone" in refusal(capsys, "search", "--resume", "--out", finished, "cube.steps=3")
