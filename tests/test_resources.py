@@ -33,9 +33,9 @@ def test_kernels_for_ampere_keep_to_the_table():
     run("sm_80")
 
 
-@pytest.mark.parametrize("target", ["sm_90", "sm_100", "gfx942"])
-def test_kernels_of_one_case_keep_to_the_table(target):
-    run("--sample", target)
+@pytest.mark.parametrize("part", ["sm_90", "sm_100", "gfx942", "traffic"])
+def test_kernels_of_one_case_keep_to_the_table(part):
+    run("--sample", part)
 
 
 def test_cuda_kernels_keep_to_the_table():
@@ -49,6 +49,12 @@ def test_the_table_has_every_cuda_kernel():
     of_each_storage = ["pack", "collect", "collect_bank"] + 2 * ["perceive_all", "adjoint_all", "bank_gradient"]
     rollouts = 2 * ["float32, IEEE", "float32, TF32", "bfloat16", "float16"]
     assert sum("CUDA" in name for name in TABLE) == 3 * (3 * len(of_each_storage) + len(rollouts))
+
+
+def test_what_every_triton_kernel_moves_is_counted():
+    """On sm_80, where all of them run in the PTX interpreter."""
+    rows = [row for name, row in TABLE.items() if name.startswith("sm_80") and "CUDA" not in name]
+    assert all(row["sectors loaded a cell"] > 0 and row["FLOPs a cell"] >= 0 for row in rows)
 
 
 def test_what_is_not_executed_needs_products_of_a_warpgroup():
@@ -89,7 +95,9 @@ def test_what_breaks_a_limit_is_named(change, message):
     assert message in problem
 
 
-@pytest.mark.parametrize("change", [{"registers": 256}, {"occupancy": 0.01}, {"executed": False}])
+@pytest.mark.parametrize(
+    "change", [{"registers": 256}, {"occupancy": 0.01}, {"executed": False}, {"sectors loaded a cell": 1e6}]
+)
 def test_what_got_worse_is_named(change):
     assert worse({NAME: TABLE[NAME]}, TABLE) == []
     (problem,) = worse({NAME: {**TABLE[NAME], **change}}, TABLE)

@@ -8,19 +8,20 @@ together (weights, offsets) is shared out among the cells.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 
 import torch
 
 from tools.ptx.triton_driver import launches, simulated_gpu
 from tools.resources.recording import label
-from tools.resources.table import CASES, VARIANTS
+from tools.resources.table import CASES, VARIANTS, Variant
 
 
-def measured() -> Iterator[tuple[str, dict[str, float]]]:
+def measured(variants: list[Variant]) -> Iterator[tuple[str, dict[str, float]]]:
     """Columns by the names of rows; of a kernel that is launched several times, its first launch's."""
     torch.use_deterministic_algorithms(True)
-    for variant in VARIANTS:
+    for variant in variants:
         launches.clear()
         with simulated_gpu(80):
             variant.run()
@@ -38,4 +39,4 @@ def measured() -> Iterator[tuple[str, dict[str, float]]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(dict(measured())))
+    print(json.dumps(dict(measured(VARIANTS[:1] if "--sample" in sys.argv else VARIANTS))))
