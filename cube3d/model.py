@@ -187,10 +187,20 @@ def load_model(kind: type[MappingModel], folder: Path) -> MappingModel:
     """
     try:
         model, report = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with the shapes
         )
     except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
         raise UserError(f"{folder}: not a {kind.__name__}: {error}") from error
+    if report["mismatched_keys"]:
+        name, saved, expected = min(report["mismatched_keys"])
+        raise UserError(
+            f"{folder}: not a whole {kind.__name__}: {name} is {list(saved)} in the file and {list(expected)} by its "
+            "config.json: weights of another lattice or rule"
+        )
     if report["missing_keys"] or report["unexpected_keys"]:
         problems = {name: sorted(report[name]) for name in ("missing_keys", "unexpected_keys") if report[name]}
         raise UserError(f"{folder}: not a whole {kind.__name__}: {problems}")

@@ -98,12 +98,16 @@ class Run:
         """The trained cube.
 
         Raises:
-            UserError: training has not ended, or the folder is damaged.
+            UserError: training has not ended, the folder is damaged, or the model is another run's.
         """
         if not self.model_folder.is_dir():
             raise UserError(f"{self.folder}: training has not ended; `cube3d train --resume --out {self.folder}`")
         model = load_model(CubeModel, self.model_folder)
         assert isinstance(model, CubeModel)
+        own = self.settings.cube.model_dump()
+        differing = [name for name, value in own.items() if model.config.cube.get(name) != value]
+        if differing:
+            raise UserError(f"{self.model_folder}: of another configuration: cube.{', cube.'.join(differing)} differ")
         return model
 
     def results(self, name: str) -> Any:

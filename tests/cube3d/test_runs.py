@@ -247,8 +247,16 @@ def test_a_damaged_model_is_refused(damage, tmp_path):
     else:
         CubeModel(CubeConfig(dim=16, cube={**CUBE, "channels": 5})).save(tmp_path / "other")
         weights.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
-    with pytest.raises(UserError, match="not a"):
+    told = r"\[.*5\] in the file .* of another lattice or rule" if damage == "other lattice" else "not a"
+    with pytest.raises(UserError, match=told):
         load_model(CubeModel, folder)
+
+
+def test_a_model_of_another_run_is_refused(trained_run, tmp_path):
+    shutil.copytree(trained_run, tmp_path / "run")
+    CubeModel(CubeConfig(dim=16, cube={**CUBE, "steps": 3})).save(tmp_path / "run" / "model")
+    with pytest.raises(UserError, match="of another configuration: cube.steps differ"):
+        assert runs.load(tmp_path / "run").model
 
 
 def test_pairs_with_odd_line_separators_come_back(tmp_path, tiny_teacher):
