@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,15 @@ def test_the_table_keeps_to_the_limits_on_every_target():
     assert beyond_limits(TABLE) == []
 
 
-def test_kernels_for_ampere_keep_to_the_table():
-    run("sm_80")
-
-
-@pytest.mark.parametrize("part", ["sm_90", "sm_100", "gfx942", "traffic"])
-def test_kernels_of_one_case_keep_to_the_table(part):
-    run("--sample", part)
+def test_kernels_keep_to_the_table():
+    """All of those for sm_80, and those of one case on the other targets, at once."""
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(run, "sm_80"),
+            pool.submit(run, "--jobs=1", "--sample", "sm_90", "sm_100", "gfx942", "traffic"),
+        ]
+        for done in runs:
+            done.result()
 
 
 def test_cuda_kernels_keep_to_the_table():
