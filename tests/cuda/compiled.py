@@ -17,8 +17,8 @@ import torch
 from cube_kernels.backends import cuda
 from tests.building import SOURCE, run
 from tests.cuda.modules import build_folder, built, in_place
+from tools.host_driver import TARGETS
 from tools.ptx import launch, load
-from tools.ptx.triton_driver import SHARED_BYTES
 
 TYPES = {"float32": "float", "bfloat16": "__nv_bfloat16", "float16": "__half"}
 CALLS = ("forward", "backward", "perceive", "perceive_adjoint", "filter_gradient")
@@ -92,7 +92,7 @@ def simulated_device(architecture: int, module: ModuleType | None = None, source
         for name in ("_device_problem", "_shared_limit"):
             patch.setattr(cuda, name, getattr(cuda, name).__wrapped__)  # asks every time: devices come and go
         patch.setenv("CUBE_EMULATED_CAPABILITY", str(architecture))
-        patch.setenv("CUBE_EMULATED_SHARED_BYTES", str(SHARED_BYTES[architecture]))
+        patch.setenv("CUBE_EMULATED_SHARED_BYTES", str(TARGETS[f"sm_{architecture}"].shared_bytes))
         _devices.append(device)
         try:
             yield device

@@ -8,7 +8,7 @@ the binder, specialization, the autotuner and the cache, and the PTX that comes 
     print(launches[-1].statistics)
 
 It stands in for the process's driver meanwhile: no other thread may use a real one. Triton must not be
-imported with ``TRITON_INTERPRET=1``. Everything that leans on Triton's private interfaces is in this module.
+imported with ``TRITON_INTERPRET=1``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
+
+from tools.host_driver import HostDriver, HostUtils, standing_in
 
 from . import Program, Statistics, UnsupportedError, launch, load
 
-SHARED_BYTES = {80: 166912, 90: 232448, 100: 232448}  # a block's limit, by compute capability
+CAPABILITIES = (80, 90, 100)
 WARP = 32
 
 
@@ -59,16 +60,12 @@ def simulated_gpu(capability: int) -> Iterator[None]:
     A kernel that needs what the interpreter lacks raises :class:`UnsupportedError` at its launch, and one that fails a
     check :class:`KernelError`.
     """
-    if capability not in SHARED_BYTES:
-        raise ValueError(f"capability {capability}; {', '.join(map(str, SHARED_BYTES))} are possible")
+    if capability not in CAPABILITIES:
+        raise ValueError(f"capability {capability}; {', '.join(map(str, CAPABILITIES))} are possible")
     if triton.knobs.runtime.interpret:
         raise RuntimeError("Triton runs in its own interpreter (TRITON_INTERPRET): nothing would be compiled")
-    before = driver._active, triton.knobs.compilation.listener
-    driver._active, triton.knobs.compilation.listener = _Driver(capability), _remember
-    try:
+    with standing_in(HostDriver(f"sm_{capability}", _Utils(), _Launcher), _remember):
         yield
-    finally:
-        driver._active, triton.knobs.compilation.listener = before
 
 
 def _remember(*, metadata_group: dict[str, str], **_: Any) -> None:
@@ -77,18 +74,10 @@ def _remember(*, metadata_group: dict[str, str], **_: Any) -> None:
         _ptx[files[".cubin"].read_bytes()] = files[".ptx"].read_text()
 
 
-class _Utils:
-    """What Triton asks of a device and of compiled kernels."""
-
+class _Utils(HostUtils):
     def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[Any, Program, int, int, int]:
-        """Module, function, registers, spills and threads a block: of the compiled code, which nobody looks at."""
+        """Registers and spills are those of the compiled code, which nobody looks at."""
         return None, load(_ptx[bytes(binary)], name), 0, 0, 1024
-
-    def unload_module(self, module: Any) -> None:
-        pass
-
-    def get_device_properties(self, device: int) -> dict[str, int]:
-        return {"max_shared_mem": SHARED_BYTES[device], "multiprocessor_count": 132, "warpSize": WARP}
 
 
 class _Launcher:
@@ -127,7 +116,7 @@ class _Launcher:
             [value for _, value in given if isinstance(value, torch.Tensor)],
             self.metadata.shared,
         )
-        capability = driver.active.get_current_device()
+        capability = driver.active.get_current_target().arch
         launches.append(
             Launch(self.metadata.name, self.sizes, capability, (x, y, z), self.metadata.num_warps, statistics)
         )
@@ -145,43 +134,3 @@ def _argument(type_: str, value: Any) -> int | bytes:
     if type_[0] in "iu*" and (value is None or isinstance(value, int)):
         return int(value or 0)
     raise UnsupportedError(f"an argument of type {type_}: {value!r}")
-
-
-class _Driver:
-    """Its device is numbered by the capability, so that Triton caches a kernel's compilations for each apart."""
-
-    launcher_cls = _Launcher
-    utils = _Utils()
-
-    def __init__(self, capability: int):
-        self.capability = capability
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self.capability, WARP)
-
-    def get_current_device(self) -> int:
-        return self.capability
-
-    def set_current_device(self, device: int) -> None:
-        pass
-
-    def get_current_stream(self, device: int | None = None) -> int:
-        return 0
-
-    def get_device_capability(self, device: int | None = None) -> tuple[int, int]:
-        return divmod(self.capability, 10)
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def get_device_interface(self) -> Any:
-        return torch.cpu
-
-    def get_benchmarker(self) -> Callable[..., Any]:
-        """One that runs a kernel once and finds every one equally fast: the autotuner takes the first that runs."""
-
-        def benchmark(call: Callable[[], None], quantiles: Any = None, **_: Any) -> Any:
-            call()
-            return [0.0] * len(quantiles) if quantiles else 0.0
-
-        return benchmark
