@@ -12,6 +12,7 @@ import torch
 
 from cube_kernels import Lattice, Rule, RuleParameters, bind, perceive, rollout
 from cube_kernels.backends import native
+from cube_kernels.backends.plans import address
 from cube_kernels.schedule import Schedule
 
 LATTICE, RULE = Lattice((2, 2, 2), 4), Rule(hidden=4)
@@ -35,16 +36,14 @@ def measured() -> dict[str, Callable[[], object]]:
     )
 
     def kernel() -> None:
-        plan.forward(
-            "auto", schedule, [native._address(w) for w in weights], x.data_ptr(), 0, 0, result.data_ptr(), 0, 0, 0
-        )
+        plan.forward("auto", schedule, [address(w) for w in weights], x.data_ptr(), 0, 0, result.data_ptr(), 0, 0, 0)
 
     gradient, gradients = torch.empty_like(x), [None if w is None else torch.empty_like(w) for w in weights]
 
     def kernel_backward() -> None:
         plan.backward(
-            "auto", schedule, [native._address(w) for w in weights], x.data_ptr(), 0, 0, x.data_ptr(), 0,
-            cotangent.data_ptr(), 0, gradient.data_ptr(), 0, [native._address(g) for g in gradients],
+            "auto", schedule, [address(w) for w in weights], x.data_ptr(), 0, 0, x.data_ptr(), 0,
+            cotangent.data_ptr(), 0, gradient.data_ptr(), 0, [address(g) for g in gradients],
         )  # fmt: skip
 
     def forward(parameters: RuleParameters) -> torch.Tensor:

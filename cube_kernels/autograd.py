@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton, StepWeights
+from cube_kernels.backends.results import Outputs
 from cube_kernels.lattice import Lattice
 from cube_kernels.schedule import Rollout, Schedule
 
@@ -33,7 +34,7 @@ def _forward(
     schedule: Schedule,
     tensors: Sequence[Any],
     keep_checkpoints: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+) -> Outputs:
     x, drive, write_mask, *weights = tensors
     return backend.forward(x, StepWeights(*weights), automaton, schedule, drive, write_mask, keep_checkpoints)
 

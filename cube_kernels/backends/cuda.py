@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton, StepWeights, bind
-from cube_kernels.backends.plans import lattice_plan, rule_plan
+from cube_kernels.backends.plans import address, input_addresses, lattice_plan, rule_plan, shared
+from cube_kernels.backends.results import Gradients, Outputs, empty_gradients, empty_outputs
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
 from cube_kernels.schedule import Schedule
@@ -125,10 +126,6 @@ def _resident_perception(module: ModuleType, lattice: Lattice, filters: int, dev
     return _resident(lattice_plan(module, lattice, filters), device)
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def _aligned(tensor: Any) -> Any:
     """Kernels move 16 bytes at once, which a view into another tensor may not allow."""
     return tensor.clone() if tensor is not None and tensor.data_ptr() % 16 else tensor
@@ -146,13 +143,21 @@ def _limit(device: torch.device) -> int:
 
 def _execution(device: torch.device, scratch: Tensor | None) -> Any:
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return _module().Execution(device.index or 0, stream(device), tf32, _address(scratch))
+    return _module().Execution(device.index or 0, stream(device), tf32, address(scratch))
 
 
-def _schedule(x: Tensor, schedule: Schedule, drive: Tensor | None, write_mask: Tensor | None) -> Any:
-    shared_drive = drive is not None and drive.shape[0] == 1
-    shared_write_mask = write_mask is not None and write_mask.shape[0] == 1
-    return _module().Schedule(STORAGE[x.dtype], x.shape[0], shared_drive, shared_write_mask, *schedule)
+def _call(
+    x: Tensor,
+    weights: StepWeights,
+    automaton: Automaton,
+    schedule: Schedule,
+    drive: Tensor | None,
+    write_mask: Tensor | None,
+) -> tuple[Any, Any, tuple[Any, ...]]:
+    """The plan, the schedule, and the arguments that both directions begin with after the execution."""
+    plan, tables = _resident_rule(_module(), automaton, x.device)
+    plain = _module().Schedule(STORAGE[x.dtype], x.shape[0], shared(drive), shared(write_mask), *schedule)
+    return plan, plain, (tables.data_ptr(), plain, *input_addresses(x, weights, drive, write_mask))
 
 
 def forward(
@@ -163,33 +168,21 @@ def forward(
     drive: Tensor | None,
     write_mask: Tensor | None,
     keep_checkpoints: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The last state ``[B, D, H, W, C]``; the trajectory ``[kept, B, D, H, W, C]``, if any; the steps each sample
-    took ``[B]``, if it may stop; the checkpoints ``[checkpoints, B, D, H, W, C]``, if there are any. Every tensor is
-    contiguous."""
+) -> Outputs:
+    """Tensors given and returned are contiguous."""
     x = _aligned(x)
-    result = torch.empty_like(x)
-    trajectory = x.new_empty((schedule.kept, *x.shape)) if schedule.trajectory_every else None
-    taken = x.new_empty(x.shape[0], dtype=torch.int64) if schedule.tolerance >= 0 else None
-    kept = schedule.checkpoints if keep_checkpoints else 0
-    checkpoints = x.new_empty((kept, *x.shape)) if kept else None
-    plan, tables = _resident_rule(_module(), automaton, x.device)
-    plain = _schedule(x, schedule, drive, write_mask)
+    outputs = empty_outputs(x, schedule, keep_checkpoints)
+    plan, plain, arguments = _call(x, weights, automaton, schedule, drive, write_mask)
     scratch = _scratch(x, plan.forward_scratch_bytes(plain, _limit(x.device)))
     plan.forward(
         _execution(x.device, scratch),
-        tables.data_ptr(),
-        plain,
-        [_address(w) for w in weights],
-        x.data_ptr(),
-        _address(drive),
-        _address(write_mask),
-        result.data_ptr(),
-        _address(checkpoints),
-        _address(trajectory),
-        _address(taken),
+        *arguments,
+        outputs.state.data_ptr(),
+        address(outputs.checkpoints),
+        address(outputs.trajectory),
+        address(outputs.taken),
     )
-    return result, trajectory, taken, checkpoints
+    return outputs
 
 
 def backward(
@@ -203,32 +196,24 @@ def backward(
     write_mask: Tensor | None,
     checkpoints: Tensor | None,
     taken: Tensor | None,
-) -> tuple[Tensor, Tensor | None, StepWeights]:
-    """Gradients of the state, the drive and the weights. Every tensor is contiguous."""
+) -> Gradients:
+    """Tensors given and returned are contiguous."""
     x, result_gradient, trajectory_gradient = map(_aligned, (x, result_gradient, trajectory_gradient))
-    state_gradient = torch.empty_like(x)
-    drive_gradient = None if drive is None else torch.empty_like(drive)
-    gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))
-    plan, tables = _resident_rule(_module(), automaton, x.device)
-    plain = _schedule(x, schedule, drive, write_mask)
+    gradients = empty_gradients(x, drive, weights)
+    plan, plain, arguments = _call(x, weights, automaton, schedule, drive, write_mask)
     scratch = _scratch(x, plan.backward_scratch_bytes(plain, _limit(x.device)))
     plan.backward(
         _execution(x.device, scratch),
-        tables.data_ptr(),
-        plain,
-        [_address(w) for w in weights],
-        x.data_ptr(),
-        _address(drive),
-        _address(write_mask),
-        _address(checkpoints),
-        _address(taken),
+        *arguments,
+        address(checkpoints),
+        address(taken),
         result_gradient.data_ptr(),
-        _address(trajectory_gradient),
-        state_gradient.data_ptr(),
-        _address(drive_gradient),
-        [_address(g) for g in gradients],
+        address(trajectory_gradient),
+        gradients.state.data_ptr(),
+        address(gradients.drive),
+        [address(g) for g in gradients.weights],
     )
-    return state_gradient, drive_gradient, gradients
+    return gradients
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
@@ -237,7 +222,7 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     percepts = x.new_empty((x.shape[0], *lattice.shape, vectors * lattice.channels))
     x, filters = _aligned(x), _aligned(filters)
     plan, tables = _resident_perception(_module(), lattice, 0 if filters is None else vectors, x.device)
-    arguments = STORAGE[x.dtype], x.shape[0], _address(filters), x.data_ptr(), 0, percepts.data_ptr()
+    arguments = STORAGE[x.dtype], x.shape[0], address(filters), x.data_ptr(), 0, percepts.data_ptr()
     plan.perceive(_execution(x.device, None), tables.data_ptr(), *arguments)
     return percepts
 
@@ -248,7 +233,7 @@ def perceive_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None)
     percepts, filters = _aligned(percepts), _aligned(filters)
     count = 0 if filters is None else filters.shape[0]
     plan, tables = _resident_perception(_module(), lattice, count, x.device)
-    arguments = STORAGE[x.dtype], x.shape[0], _address(filters), 0, percepts.data_ptr(), x.data_ptr()
+    arguments = STORAGE[x.dtype], x.shape[0], address(filters), 0, percepts.data_ptr(), x.data_ptr()
     plan.perceive_adjoint(_execution(x.device, None), tables.data_ptr(), *arguments)
     return x
 

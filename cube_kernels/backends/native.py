@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton, StepWeights
-from cube_kernels.backends.plans import lattice_plan, rule_plan
+from cube_kernels.backends.plans import address, input_addresses, lattice_plan, rule_plan, shared
+from cube_kernels.backends.results import Gradients, Outputs, empty_gradients, empty_outputs
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule
@@ -118,10 +119,6 @@ def _threads(operations: int) -> tuple[int, int]:
     return threads, max(100, operations // threads // 1_000_000)
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 @lru_cache(maxsize=256)
 def _schedule(
     dtype: torch.dtype,
@@ -144,16 +141,8 @@ def _call(
 ) -> tuple[Any, ...]:
     """The arguments that both directions begin with."""
     threads = _threads(automaton.step_operations * schedule.steps * x.shape[0])
-    shared_drive = drive is not None and drive.shape[0] == 1
-    shared_write_mask = write_mask is not None and write_mask.shape[0] == 1
-    return (
-        isa(),
-        _schedule(x.dtype, x.shape[0], shared_drive, shared_write_mask, schedule, threads),
-        [0 if w is None else w.data_ptr() for w in weights],
-        x.data_ptr(),
-        _address(drive),
-        _address(write_mask),
-    )
+    plain = _schedule(x.dtype, x.shape[0], shared(drive), shared(write_mask), schedule, threads)
+    return isa(), plain, *input_addresses(x, weights, drive, write_mask)
 
 
 def forward(
@@ -164,23 +153,17 @@ def forward(
     drive: Tensor | None,
     write_mask: Tensor | None,
     keep_checkpoints: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The last state ``[B, D, H, W, C]``; the trajectory ``[kept, B, D, H, W, C]``, if any; the steps each sample
-    took ``[B]``, if it may stop; the checkpoints ``[checkpoints, B, D, H, W, C]``, if there are any. Every tensor is
-    contiguous."""
-    result = torch.empty_like(x)
-    trajectory = x.new_empty((schedule.kept, *x.shape)) if schedule.trajectory_every else None
-    taken = x.new_empty(x.shape[0], dtype=torch.int64) if schedule.tolerance >= 0 else None
-    kept = schedule.checkpoints if keep_checkpoints else 0
-    checkpoints = x.new_empty((kept, *x.shape)) if kept else None
+) -> Outputs:
+    """Tensors given and returned are contiguous."""
+    outputs = empty_outputs(x, schedule, keep_checkpoints)
     plan(automaton).forward(
         *_call(x, weights, automaton, schedule, drive, write_mask),
-        result.data_ptr(),
-        _address(checkpoints),
-        _address(trajectory),
-        _address(taken),
+        outputs.state.data_ptr(),
+        address(outputs.checkpoints),
+        address(outputs.trajectory),
+        address(outputs.taken),
     )
-    return result, trajectory, taken, checkpoints
+    return outputs
 
 
 def backward(
@@ -194,22 +177,20 @@ def backward(
     write_mask: Tensor | None,
     checkpoints: Tensor | None,
     taken: Tensor | None,
-) -> tuple[Tensor, Tensor | None, StepWeights]:
-    """Gradients of the state, the drive and the weights. Every tensor is contiguous."""
-    state_gradient = torch.empty_like(x)
-    drive_gradient = None if drive is None else torch.empty_like(drive)
-    gradients = StepWeights(*(None if w is None else torch.empty_like(w) for w in weights))
+) -> Gradients:
+    """Tensors given and returned are contiguous."""
+    gradients = empty_gradients(x, drive, weights)
     plan(automaton).backward(
         *_call(x, weights, automaton, schedule, drive, write_mask),
-        _address(checkpoints),
-        _address(taken),
+        address(checkpoints),
+        address(taken),
         result_gradient.data_ptr(),
-        _address(trajectory_gradient),
-        state_gradient.data_ptr(),
-        _address(drive_gradient),
-        [_address(g) for g in gradients],
+        address(trajectory_gradient),
+        gradients.state.data_ptr(),
+        address(gradients.drive),
+        [address(g) for g in gradients.weights],
     )
-    return state_gradient, drive_gradient, gradients
+    return gradients
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
@@ -251,8 +232,8 @@ def _perception(
         STORAGE[result.dtype],
         result.shape[0] if x is None else x.shape[0],
         *_threads(2 * len(lattice.offsets) * (x if percepts is None else percepts).numel()),  # type: ignore[union-attr]
-        0 if which == "bank_gradient" else _address(filters),
-        _address(x),
-        0 if which == "forward" else _address(percepts),
+        0 if which == "bank_gradient" else address(filters),
+        address(x),
+        0 if which == "forward" else address(percepts),
         result.data_ptr(),
     )

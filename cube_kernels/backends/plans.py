@@ -1,12 +1,14 @@
-"""A lattice and a rule as the compiled modules take them, built of plain numbers."""
+"""A lattice, a rule and tensors as the compiled modules take them, in plain numbers."""
 
 from __future__ import annotations
 
 from types import ModuleType
 from typing import Any
 
+from torch import Tensor
+
 from cube_kernels import philox
-from cube_kernels.automaton import Automaton
+from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.lattice import Lattice
 
 
@@ -55,3 +57,20 @@ def rule_plan(module: ModuleType, automaton: Automaton) -> Any:
             offsets=lattice.offsets,
         )
     return made
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a tensor's numbers begin; 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def shared(tensor: Tensor | None) -> bool:
+    """Whether one drive or write mask is that of all samples."""
+    return tensor is not None and tensor.shape[0] == 1
+
+
+def input_addresses(
+    x: Tensor, weights: StepWeights, drive: Tensor | None, write_mask: Tensor | None
+) -> tuple[list[int], int, int, int]:
+    """The tensors that both directions take, in the order in which they do."""
+    return [address(w) for w in weights], x.data_ptr(), address(drive), address(write_mask)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton, StepWeights
+from cube_kernels.backends.results import Gradients, Outputs
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
 from cube_kernels.schedule import Schedule
@@ -72,7 +73,7 @@ def forward(
     drive: Tensor | None,
     write_mask: Tensor | None,
     keep_checkpoints: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+) -> Outputs:
     """See :func:`cube_kernels.backends.native.forward`."""
     from cube_kernels.backends.triton import rollout
 
@@ -90,7 +91,7 @@ def backward(
     write_mask: Tensor | None,
     checkpoints: Tensor | None,
     taken: Tensor | None,
-) -> tuple[Tensor, Tensor | None, StepWeights]:
+) -> Gradients:
     """See :func:`cube_kernels.backends.native.backward`."""
     from cube_kernels.backends.triton import rollout
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from cube_kernels import philox
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends import reference
+from cube_kernels.backends.results import Gradients, Outputs, empty_outputs
 from cube_kernels.backends.triton.convergence import settle
 from cube_kernels.backends.triton.geometry import offset_table
 from cube_kernels.backends.triton.gradient import launch_step_gradient
@@ -113,14 +114,13 @@ def forward(
     drive: Tensor | None,
     write_mask: Tensor | None,
     keep_checkpoints: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+) -> Outputs:
     """See :func:`cube_kernels.backends.native.forward`."""
     every = schedule.trajectory_every
-    result = torch.empty_like(x)
-    trajectory = x.new_empty((schedule.kept, *x.shape)) if every else None
-    taken = x.new_full((x.shape[0],), schedule.steps, dtype=torch.int64) if schedule.tolerance >= 0 else None
-    kept = schedule.checkpoints if keep_checkpoints else 0
-    checkpoints = x.new_empty((kept, *x.shape)) if kept else None
+    outputs = empty_outputs(x, schedule, keep_checkpoints)
+    result, trajectory, taken, checkpoints = outputs
+    if taken is not None:
+        taken.fill_(schedule.steps)
     call = Call(x, weights, automaton, schedule, drive, write_mask, taken)
     state = x
     with _on_device(x):
@@ -140,7 +140,7 @@ def forward(
             state = new
     if schedule.steps == 0:
         result.copy_(x)
-    return result, trajectory, taken, checkpoints
+    return outputs
 
 
 class Sums(NamedTuple):
@@ -162,7 +162,7 @@ def backward(
     write_mask: Tensor | None,
     checkpoints: Tensor | None,
     taken: Tensor | None,
-) -> tuple[Tensor, Tensor | None, StepWeights]:
+) -> Gradients:
     """See :func:`cube_kernels.backends.native.backward`. Gradients keep float32 through the steps."""
     call = Call(x, weights, automaton, schedule, drive, write_mask, taken)
     plan, every = call.plan, schedule.trajectory_every
@@ -183,7 +183,7 @@ def backward(
                     gradient += trajectory_gradient[(index + 1) // every - 1]
                 _step_gradient(call, states.pop(), lives.pop(), index, gradient, percept_gradient, sums)
         drive_gradient = _drive_gradient(sums.drive, drive)
-        return gradient.to(x.dtype), drive_gradient, _weight_gradients(sums, weights, plan)
+        return Gradients(gradient.to(x.dtype), drive_gradient, _weight_gradients(sums, weights, plan))
 
 
 def _replay(call: Call, first: Tensor, start: int, end: int) -> tuple[list[Tensor], list[Tensor | None]]:
