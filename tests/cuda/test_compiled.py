@@ -10,8 +10,7 @@ import torch
 
 from cube_kernels import Lattice, perceive
 from tests.building import PATH, why_not
-from tests.conformance.cases import Case, assert_close, cases, make_inputs, run
-from tests.conformance.test_backends import TOLERANCE
+from tests.conformance.cases import TOLERANCE, Case, assert_close, cases, make_inputs, run
 from tests.cuda.compiled import simulated_device
 from tests.cuda.test_conformance import TF32_TOLERANCE, check_half, is_smooth
 

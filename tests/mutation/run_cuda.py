@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from cube_kernels import Alive, Lattice, Rule
-from tests.conformance.cases import Case, assert_close, make_inputs, run
-from tests.conformance.test_backends import TOLERANCE
+from tests.conformance.cases import TOLERANCE, Case, assert_close, make_inputs, run
 from tests.cuda.compiled import simulated_device
 from tests.cuda.modules import built
 from tests.cuda.test_conformance import check_half

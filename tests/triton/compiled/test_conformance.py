@@ -6,8 +6,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from tests.conformance.cases import Case, assert_close, cases, make_inputs, run
-from tests.conformance.test_backends import TOLERANCE, error
+from tests.conformance.cases import TOLERANCE, Case, assert_close, assert_close_in_half_width, cases, make_inputs, run
 from tests.triton.addresses import check_the_last_rows
 from tools.ptx.triton_driver import launches, simulated_gpu
 
@@ -29,13 +28,9 @@ def check(case: Case, architecture: int, dtype: torch.dtype = torch.float32) -> 
     assert len(launches) > before
     assert all(launch.capability == architecture for launch in launches[before:])
     if dtype is torch.float32:
-        return assert_close(actual, truth, TOLERANCE[dtype])
-    same, eps = run(case, inputs, "reference"), torch.finfo(dtype).eps
-    for name in actual.keys() & {"result", "trajectory"}:
-        assert error(actual[name], same[name]) < eps, name
-    for name in actual:
-        if name.startswith("gradient"):
-            assert error(actual[name], truth[name]) <= 2 * error(same[name], truth[name]) + 8 * eps, name
+        assert_close(actual, truth, TOLERANCE[dtype])
+    else:
+        assert_close_in_half_width(actual, run(case, inputs, "reference"), truth)
 
 
 @pytest.mark.parametrize(("number", "architecture"), [(0, 80), (1, 90), (2, 100), (3, 80), (4, 90), (5, 100)])

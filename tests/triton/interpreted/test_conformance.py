@@ -7,8 +7,18 @@ import pytest
 import torch
 
 from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
-from tests.conformance.cases import SWITCHES, Case, assert_close, cases, draw_inputs, make_inputs, run, short_cases
-from tests.conformance.test_backends import TOLERANCE, error
+from tests.conformance.cases import (
+    SWITCHES,
+    TOLERANCE,
+    Case,
+    assert_close,
+    assert_close_in_half_width,
+    cases,
+    draw_inputs,
+    make_inputs,
+    run,
+    short_cases,
+)
 
 STEPS = 3
 SMALL_BLOCKS = {"BLOCK": 16, "HIDDEN": 16}
@@ -69,16 +79,10 @@ def test_triton_agrees_over_a_thousand_cases():
 @pytest.mark.parametrize("case", sorted(short_cases(60), key=cost)[:5], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_triton_agrees_with_reference_in_half_width(case, dtype):
-    """As :func:`tests.conformance.test_backends.test_native_agrees_with_reference_in_half_width`."""
-    inputs, eps = make_inputs(case, dtype), torch.finfo(dtype).eps
+    inputs = make_inputs(case, dtype)
     same, actual = run(case, inputs, "reference", STEPS), run(case, inputs, "triton", STEPS)
     truth = run(case, inputs.map(torch.Tensor.double), "reference", STEPS)
-    assert torch.equal(actual["steps"], same["steps"])
-    for name in actual.keys() & {"result", "trajectory"}:
-        assert error(actual[name], same[name]) < eps, name
-    for name in actual:
-        if name.startswith("gradient"):
-            assert error(actual[name], truth[name]) <= 2 * error(same[name], truth[name]) + 8 * eps, name
+    assert_close_in_half_width(actual, same, truth)
 
 
 @pytest.mark.parametrize("case", quick_cases()[:3], ids=str)
