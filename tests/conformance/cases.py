@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +116,15 @@ def cases(count: int) -> list[Case]:
     """The first ``count`` cases: a fixed sequence, each value of each switch coming up often."""
     drawn = (draw_case(seed) for seed in itertools.count())
     return list(itertools.islice((case for case in drawn if case is not None), count))
+
+
+def sweep(count: int, check: Callable[..., None], *arguments: Any) -> None:
+    """Checks the first ``count`` cases with these arguments; what goes wrong names its case."""
+    for case in cases(count):
+        try:
+            check(case, *arguments)
+        except Exception as wrong:
+            raise AssertionError(f"{case}: {wrong}") from wrong
 
 
 def short_cases(count: int = 200) -> list[Case]:

@@ -12,12 +12,12 @@ from tests.conformance.cases import (
     Case,
     assert_close,
     assert_close_in_half_width,
-    cases,
     draw_case,
     draw_inputs,
     make_inputs,
     run,
     short_cases,
+    sweep,
 )
 from tests.conftest import native_isas
 
@@ -60,11 +60,7 @@ def test_reference_in_float32_agrees_with_itself_in_float64(case):
 @dtypes
 def test_native_agrees_over_twenty_thousand_cases(dtype, isa, poisoned, instruction_set):
     instruction_set(isa)
-    for case in cases(20_000):
-        try:
-            check(case, dtype, "native")
-        except AssertionError as error:
-            raise AssertionError(f"{case}: {error}") from error
+    sweep(20_000, check, dtype, "native")
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])

@@ -21,6 +21,7 @@ from tests.conformance.cases import (
     error,
     make_inputs,
     run,
+    sweep,
 )
 
 pytestmark = pytest.mark.usefixtures("emulation", "poisoned")
@@ -73,21 +74,13 @@ def test_cuda_agrees_to_ten_bits_where_tf32_is_allowed(case, tf32):
 
 @pytest.mark.sweep
 def test_cuda_agrees_over_two_thousand_cases():
-    for case in cases(2000):
-        try:
-            check(case)
-        except AssertionError as wrong:
-            raise AssertionError(f"{case}: {wrong}") from wrong
+    sweep(2000, check)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_cuda_agrees_over_five_hundred_cases_in_half_width(dtype):
-    for case in cases(500):
-        try:
-            check_half(case, dtype)
-        except AssertionError as wrong:
-            raise AssertionError(f"{case}: {wrong}") from wrong
+    sweep(500, check_half, dtype)
 
 
 @pytest.mark.parametrize("order", ["1", "2"], ids=["reverse", "random"])

@@ -21,6 +21,7 @@ from tests.conformance.cases import (
     draw_case,
     make_inputs,
     run,
+    sweep,
 )
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -61,11 +62,7 @@ def test_a_backend_agrees_in_half_width(case, backend, dtype):
 @pytest.mark.sweep
 @gpu_backends
 def test_a_backend_agrees_over_a_thousand_cases(backend):
-    for case in cases(1000):
-        try:
-            check(case, backend)
-        except AssertionError as wrong:
-            raise AssertionError(f"{case}: {wrong}") from wrong
+    sweep(1000, check, backend)
 
 
 @gpu_backends

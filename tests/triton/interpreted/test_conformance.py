@@ -13,11 +13,11 @@ from tests.conformance.cases import (
     Case,
     assert_close,
     assert_close_in_half_width,
-    cases,
     draw_inputs,
     make_inputs,
     run,
     short_cases,
+    sweep,
 )
 
 STEPS = 3
@@ -69,11 +69,7 @@ def test_triton_agrees_with_reference_in_small_blocks(case):
 
 @pytest.mark.sweep
 def test_triton_agrees_over_a_thousand_cases():
-    for case in cases(1000):
-        try:
-            check(case)
-        except Exception as wrong:
-            raise AssertionError(f"{case}: {wrong}") from wrong
+    sweep(1000, check)
 
 
 @pytest.mark.parametrize("case", sorted(short_cases(60), key=cost)[:5], ids=str)
