@@ -297,6 +297,19 @@ def eigenmode(boundary: str, size: int, k: int) -> tuple[torch.Tensor, float]:
     return vector(angle), 2 * math.cos(angle) - 2
 
 
+def heat_modes(boundary: str, shape: tuple, modes: list, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A state of one eigenmode a channel, and what a step multiplies each by: 1 + rate · λ, where the rate is
+    diffusivity · time_step."""
+    states, factors = [], []
+    for mode in modes:
+        vectors, values = zip(*(eigenmode(boundary, n, k) for n, k in zip(shape, mode, strict=True)), strict=True)
+        states.append(torch.einsum("d,h,w->dhw", *vectors))
+        factors.append(1 + rate * sum(values))
+    x = torch.stack(states, dim=-1)[None]
+    assert x.abs().amax(dim=(0, 1, 2, 3)).min() > 0.5, "a mode vanished: it would test nothing"
+    return x, torch.tensor(factors, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("boundary", ["walls", "periodic", "replicate", "reflecting"])
 @pytest.mark.parametrize(
@@ -311,19 +324,11 @@ def eigenmode(boundary: str, size: int, k: int) -> tuple[torch.Tensor, float]:
     ids=str,
 )
 def test_heat_eigenmodes_decay_as_the_closed_form_says(backend, boundary, shape, modes):
-    """A step multiplies an eigenmode by 1 + diffusivity · time_step · λ; one mode a channel."""
     steps, diffusivity, time_step = 20, 0.5, 0.3
     layer = heat(shape, diffusivity, time_step, channels=len(modes), boundary=boundary).double()
     layer.backend = backend
-    initial, factors = [], []
-    for mode in modes:
-        vectors, values = zip(*(eigenmode(boundary, n, k) for n, k in zip(shape, mode, strict=True)), strict=True)
-        initial.append(torch.einsum("d,h,w->dhw", *vectors))
-        factors.append(1 + diffusivity * time_step * sum(values))
-    x = torch.stack(initial, dim=-1)[None]
-    expected = x * torch.tensor(factors, dtype=torch.float64) ** steps
-    assert (layer(x, steps=steps) - expected).abs().max() < 1e-12
-    assert x.abs().amax(dim=(0, 1, 2, 3)).min() > 0.5, "a mode vanished: it tested nothing"
+    x, factors = heat_modes(boundary, shape, modes, diffusivity * time_step)
+    assert (layer(x, steps=steps) - x * factors**steps).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

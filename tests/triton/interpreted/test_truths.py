@@ -11,7 +11,7 @@ from cube_kernels.lattice import BOUNDARIES
 from cube_kernels.philox import fires
 from cube_kernels.rules import heat, life
 from tests.conftest import PADDING
-from tests.cube_kernels.test_rules import eigenmode, generations, numpy_life
+from tests.cube_kernels.test_rules import generations, heat_modes, numpy_life
 from tests.triton.addresses import check_the_last_rows
 
 
@@ -95,14 +95,8 @@ def test_heat_eigenmodes_decay_as_the_closed_form_says(boundary):
     shape, modes, steps, diffusivity, time_step = (2, 5, 3), [(1, 2, 1), (0, 0, 0), (1, 4, 2)], 8, 0.5, 0.3
     layer = heat(shape, diffusivity, time_step, channels=len(modes), boundary=boundary)
     layer.backend = "triton"
-    initial, factors = [], []
-    for mode in modes:
-        vectors, values = zip(*(eigenmode(boundary, n, k) for n, k in zip(shape, mode, strict=True)), strict=True)
-        initial.append(torch.einsum("d,h,w->dhw", *vectors))
-        factors.append(1 + diffusivity * time_step * sum(values))
-    x = torch.stack(initial, dim=-1)[None]
-    expected = x * torch.tensor(factors, dtype=torch.float64) ** steps
-    assert (layer(x.float(), steps=steps) - expected).abs().max() < 1e-6
+    x, factors = heat_modes(boundary, shape, modes, diffusivity * time_step)
+    assert (layer(x.float(), steps=steps) - x * factors**steps).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("seed", [9, 2**40 + 7, 2**63 - 1])
