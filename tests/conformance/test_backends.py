@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tests.conformance.cases import (
-    STEPS,
     SWITCHES,
     TOLERANCE,
     Case,
@@ -18,6 +17,12 @@ from tests.conformance.cases import (
     run,
     short_cases,
     sweep,
+)
+from tests.conformance.properties import (
+    assert_same_bits,
+    check_checkpoint_intervals,
+    check_empty_batch,
+    check_zero_steps,
 )
 from tests.conftest import native_isas
 
@@ -75,31 +80,19 @@ def test_non_contiguous_inputs_give_the_same(case, backend):
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("case", short_cases(12), ids=str)
 def test_an_empty_batch_has_zero_gradients(case, backend, poisoned):
-    empty = replace(case, batch=0)
-    results = run(empty, draw_inputs(empty, torch.float32), backend)
-    assert results.pop("result").shape == (0, *case.lattice.shape, case.lattice.channels)
-    for name, gradient in results.items():
-        assert not gradient.any(), name
+    check_empty_batch(case, backend)
 
 
 @pytest.mark.parametrize("case", short_cases(12), ids=str)
 def test_zero_steps_return_a_copy(case, poisoned):
     for backend in ("native", "reference"):
-        inputs = make_inputs(case, torch.float32)
-        results = run(case, inputs, backend, steps=0)
-        assert torch.equal(results["result"], inputs.x)
-        assert results["result"].data_ptr() != inputs.x.data_ptr()
+        check_zero_steps(case, backend)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("case", short_cases(25), ids=str)
 def test_native_gradients_are_bitwise_the_same_for_every_checkpoint_interval(case, dtype):
-    inputs = draw_inputs(case, dtype)
-    first = run(case, inputs, "native", checkpoint_every=1)
-    for every in range(2, STEPS + 2):
-        other = run(case, inputs, "native", checkpoint_every=every)
-        for name, tensor in first.items():
-            assert torch.equal(other[name], tensor), f"{name} with checkpoint_every={every}"
+    check_checkpoint_intervals(case, dtype, "native")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 40])
@@ -111,9 +104,7 @@ def test_native_results_are_bitwise_the_same_for_every_thread_count(case, batch,
     first = run(case, inputs, "native")
     for count in (2, 3, 8):
         threads(count)
-        other = run(case, inputs, "native")
-        for name, tensor in first.items():
-            assert torch.equal(other[name], tensor), f"{name} with {count} threads"
+        assert_same_bits(run(case, inputs, "native"), first, f"with {count} threads")
 
 
 def test_the_short_cases_hold_every_value_of_every_switch():

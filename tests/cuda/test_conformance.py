@@ -11,7 +11,6 @@ import torch
 from cube_kernels import Lattice, Rule, perceive
 from cube_kernels.backends import cuda
 from tests.conformance.cases import (
-    STEPS,
     TOLERANCE,
     Case,
     assert_close,
@@ -22,6 +21,12 @@ from tests.conformance.cases import (
     make_inputs,
     run,
     sweep,
+)
+from tests.conformance.properties import (
+    assert_same_bits,
+    check_checkpoint_intervals,
+    check_empty_batch,
+    check_zero_steps,
 )
 
 pytestmark = pytest.mark.usefixtures("emulation", "poisoned")
@@ -89,19 +94,13 @@ def test_results_do_not_depend_on_the_order_in_which_threads_run(case, order, mo
     inputs = draw_inputs(case, torch.bfloat16)
     first = run(case, inputs, "cuda")
     monkeypatch.setenv("CUBE_EMULATED_ORDER", order)
-    other = run(case, inputs, "cuda")
-    assert all(torch.equal(other[name], tensor) for name, tensor in first.items())
+    assert_same_bits(run(case, inputs, "cuda"), first)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", cases(12), ids=str)
 def test_gradients_are_bitwise_the_same_for_every_checkpoint_interval(case, dtype):
-    inputs = draw_inputs(case, dtype)
-    first = run(case, inputs, "cuda", checkpoint_every=1)
-    for every in range(2, STEPS + 2):
-        other = run(case, inputs, "cuda", checkpoint_every=every)
-        for name, tensor in first.items():
-            assert torch.equal(other[name], tensor), f"{name} with checkpoint_every={every}"
+    check_checkpoint_intervals(case, dtype, "cuda")
 
 
 @pytest.mark.parametrize("shared", [16 << 10, 24 << 10, 40 << 10])
@@ -125,17 +124,13 @@ def test_non_contiguous_and_unaligned_inputs_give_the_same(case):
     strided = inputs.map(lambda t: torch.stack([t, t * 0], dim=-1)[..., 0])
     shifted = inputs.map(lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view_as(t))
     assert shifted.x.data_ptr() % 16
-    for other in (run(case, strided, "cuda"), run(case, shifted, "cuda")):
-        assert all(torch.equal(other[name], tensor) for name, tensor in first.items())
+    for same in (strided, shifted):
+        assert_same_bits(run(case, same, "cuda"), first)
 
 
 @pytest.mark.parametrize("case", cases(12), ids=str)
 def test_an_empty_batch_has_zero_gradients(case):
-    empty = replace(case, batch=0)
-    results = run(empty, draw_inputs(empty, torch.float32), "cuda")
-    assert results.pop("result").shape == (0, *case.lattice.state_shape)
-    for name, gradient in results.items():
-        assert not gradient.any(), name
+    check_empty_batch(case, "cuda")
 
 
 def test_a_batch_of_more_samples_than_there_are_blocks():
@@ -147,10 +142,7 @@ def test_a_batch_of_more_samples_than_there_are_blocks():
 
 @pytest.mark.parametrize("case", cases(6), ids=str)
 def test_zero_steps_return_a_copy(case):
-    inputs = make_inputs(case, torch.float32)
-    results = run(case, inputs, "cuda", steps=0)
-    assert torch.equal(results["result"], inputs.x)
-    assert results["result"].data_ptr() != inputs.x.data_ptr()
+    check_zero_steps(case, "cuda")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)

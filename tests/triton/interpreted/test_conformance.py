@@ -13,11 +13,16 @@ from tests.conformance.cases import (
     Case,
     assert_close,
     assert_close_in_half_width,
-    draw_inputs,
     make_inputs,
     run,
     short_cases,
     sweep,
+)
+from tests.conformance.properties import (
+    assert_same_bits,
+    check_checkpoint_intervals,
+    check_empty_batch,
+    check_zero_steps,
 )
 
 STEPS = 3
@@ -83,12 +88,7 @@ def test_triton_agrees_with_reference_in_half_width(case, dtype):
 
 @pytest.mark.parametrize("case", quick_cases()[:3], ids=str)
 def test_gradients_are_bitwise_the_same_for_every_checkpoint_interval(case):
-    inputs = draw_inputs(case, torch.float32)
-    first = run(case, inputs, "triton", STEPS, checkpoint_every=1)
-    for every in (2, 3, 4):
-        other = run(case, inputs, "triton", STEPS, checkpoint_every=every)
-        for name, tensor in first.items():
-            assert torch.equal(other[name], tensor), f"{name} with checkpoint_every={every}"
+    check_checkpoint_intervals(case, torch.float32, "triton", STEPS)
 
 
 @pytest.mark.parametrize("case", quick_cases()[:2], ids=str)
@@ -96,26 +96,17 @@ def test_non_contiguous_inputs_give_the_same(case):
     inputs = make_inputs(case, torch.float32)
     strided = inputs.map(lambda t: torch.stack([t, t * 0], dim=-1)[..., 0])
     assert not strided.x.is_contiguous()
-    first = run(case, inputs, "triton", STEPS)
-    for name, tensor in run(case, strided, "triton", STEPS).items():
-        assert torch.equal(tensor, first[name]), name
+    assert_same_bits(run(case, strided, "triton", STEPS), run(case, inputs, "triton", STEPS))
 
 
 @pytest.mark.parametrize("case", quick_cases(), ids=str)
 def test_an_empty_batch_has_zero_gradients(case):
-    empty = replace(case, batch=0)
-    results = run(empty, draw_inputs(empty, torch.float32), "triton")
-    assert results.pop("result").shape == (0, *case.lattice.state_shape)
-    for name, gradient in results.items():
-        assert not gradient.any(), name
+    check_empty_batch(case, "triton")
 
 
 @pytest.mark.parametrize("case", quick_cases(), ids=str)
 def test_zero_steps_return_a_copy(case):
-    inputs = make_inputs(case, torch.float32)
-    results = run(case, inputs, "triton", steps=0)
-    assert torch.equal(results["result"], inputs.x)
-    assert results["result"].data_ptr() != inputs.x.data_ptr()
+    check_zero_steps(case, "triton")
 
 
 def test_the_quick_cases_hold_every_value_of_every_switch():
