@@ -11,14 +11,10 @@ from tests.conftest import PADDING
 BACKENDS = ["native", "reference"]
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES)
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("distance", [1, 2])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_each_face_reads_what_its_boundary_says(boundary, axis, distance, backend):
-    """One neighbor along each axis in each direction is numpy's padded slice: all six faces."""
+def check_faces(boundary: str, axis: int, distance: int, dtype: torch.dtype, backend: str) -> None:
+    """One neighbor along the axis in each direction is numpy's padded slice."""
     shape = (3, 4, 5)
-    x = torch.randn(1, *shape, 1, dtype=torch.float64)
+    x = torch.randn(1, *shape, 1, dtype=dtype)
     padded = np.pad(x[0, ..., 0].numpy(), distance, mode=PADDING[boundary])
     for shift in (-distance, distance):
         offset = tuple(shift if a == axis else 0 for a in range(3))
@@ -27,21 +23,33 @@ def test_each_face_reads_what_its_boundary_says(boundary, axis, distance, backen
         assert np.array_equal(perceive(x, lattice, backend=backend)[0, ..., 0].numpy(), padded[window])
 
 
+def check_transposes(lattice: Lattice, filters: int | None, dtype: torch.dtype, backend: str, tolerance: float) -> None:
+    """⟨P x, y⟩ = ⟨x, Pᵀ y⟩ = ⟨w, ∂⟨P x, y⟩/∂w⟩: perception is linear in the state and in the filters."""
+    tensors = [torch.randn(2, *lattice.state_shape, dtype=dtype, requires_grad=True)]
+    if filters is not None:
+        bank = torch.randn(filters, len(lattice.offsets), lattice.channels, dtype=dtype, requires_grad=True)
+        tensors.append(bank)
+    seen = perceive(*tensors[:1], lattice, *tensors[1:], backend=backend)
+    y = torch.randn_like(seen)
+    for tensor, gradient in zip(tensors, torch.autograd.grad(seen, tensors, y), strict=True):
+        torch.testing.assert_close((seen * y).sum(), (tensor * gradient).sum(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("distance", [1, 2])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_face_reads_what_its_boundary_says(boundary, axis, distance, backend):
+    check_faces(boundary, axis, distance, torch.float64, backend)
+
+
 @pytest.mark.parametrize("neighborhood", [*NEIGHBORHOODS, ((1, -1, 2), (0, 0, 0), (0, 3, 0))], ids=str)
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("filters", [None, 1, 6])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_perception_its_adjoint_and_its_filter_gradient_agree(neighborhood, boundary, filters, backend):
-    """⟨P x, y⟩ = ⟨x, Pᵀ y⟩ = ⟨w, ∂⟨P x, y⟩/∂w⟩: perception is linear in the state and in the filters."""
     lattice = Lattice((3, 2, 7), 3, neighborhood, boundary=boundary)
-    x = torch.randn(2, 3, 2, 7, 3, dtype=torch.float64, requires_grad=True)
-    tensors = [x]
-    if filters is not None:
-        tensors.append(torch.randn(filters, len(lattice.offsets), 3, dtype=torch.float64, requires_grad=True))
-    seen = perceive(*tensors[:1], lattice, *tensors[1:], backend=backend)
-    y = torch.randn_like(seen)
-    for tensor, gradient in zip(tensors, torch.autograd.grad(seen, tensors, y), strict=True):
-        torch.testing.assert_close((seen * y).sum(), (tensor * gradient).sum(), rtol=1e-12, atol=1e-12)
+    check_transposes(lattice, filters, torch.float64, backend, 1e-12)
 
 
 def test_fixed_filters_are_exact_on_polynomials():

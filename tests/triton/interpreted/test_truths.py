@@ -1,7 +1,5 @@
 """Truths that need no other implementation: faces, adjoints, life, heat."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -10,23 +8,16 @@ from cube_kernels import CubeLayer, Lattice, Rule, perceive
 from cube_kernels.lattice import BOUNDARIES
 from cube_kernels.philox import fires
 from cube_kernels.rules import heat, life
-from tests.conftest import PADDING
 from tests.cube_kernels.test_rules import generations, heat_modes, numpy_life
+from tests.cube_kernels.test_truths import check_faces, check_transposes
 from tests.triton.addresses import check_the_last_rows
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("distance", [1, 2])
 def test_each_face_reads_what_its_boundary_says(boundary, distance):
-    """One neighbor along each axis in each direction is numpy's padded slice: all six faces."""
-    shape = (3, 4, 5)
-    x = torch.randn(1, *shape, 1)
-    padded = np.pad(x[0, ..., 0].numpy(), distance, mode=PADDING[boundary])
-    for axis, shift in itertools.product(range(3), (-distance, distance)):
-        offset = tuple(shift if a == axis else 0 for a in range(3))
-        lattice = Lattice(shape, 1, (offset,), boundary=boundary)
-        window = tuple(slice(distance + o, distance + o + n) for o, n in zip(offset, shape, strict=True))
-        assert np.array_equal(perceive(x, lattice, backend="triton")[0, ..., 0].numpy(), padded[window])
+    for axis in range(3):
+        check_faces(boundary, axis, distance, torch.float32, "triton")
 
 
 THIN = [((1, 1, 1), (4, -7, 9)), ((1, 2, 3), (0, 5, -8)), ((2, 1, 4), (-3, 2, 11))]
@@ -52,16 +43,8 @@ def test_offsets_may_reach_far_beyond_a_thin_lattice(boundary, shape, offset):
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("filters", [None, 2])
 def test_perception_its_adjoint_and_its_filter_gradient_agree(boundary, filters):
-    """⟨P x, y⟩ = ⟨x, Pᵀ y⟩ = ⟨w, ∂⟨P x, y⟩/∂w⟩: perception is linear in the state and in the filters."""
     lattice = Lattice((3, 2, 7), 3, ((1, -1, 2), (0, 0, 0), (0, 3, 0), (-2, 1, -1)), boundary=boundary)
-    x = torch.randn(2, *lattice.state_shape, requires_grad=True)
-    tensors = [x]
-    if filters is not None:
-        tensors.append(torch.randn(filters, len(lattice.offsets), 3, requires_grad=True))
-    seen = perceive(*tensors[:1], lattice, *tensors[1:], backend="triton")
-    y = torch.randn_like(seen)
-    for tensor, gradient in zip(tensors, torch.autograd.grad(seen, tensors, y), strict=True):
-        torch.testing.assert_close((seen * y).sum(), (tensor * gradient).sum(), rtol=1e-4, atol=1e-4)
+    check_transposes(lattice, filters, torch.float32, "triton", 1e-4)
 
 
 def test_perception_is_differentiable_twice():
