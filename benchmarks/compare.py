@@ -10,7 +10,6 @@ import platform
 import sys
 import textwrap
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -19,19 +18,13 @@ from benchmarks.cases import select
 from benchmarks.measure import TURNS, Row, ceilings, measure
 from benchmarks.report import summary, table
 from benchmarks.verify import DisagreementError
+from cube_kernels.info import installed
 
 DISTRIBUTIONS = ("cube-kernels", "torch", "numpy", "jax", "jaxlib", "flax", "cax", "scipy", "devito")
 SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "CUBE_KERNELS_ISA")
 
 LOUD = """WARNING: the machine is not quiet; do not quote these figures. Peers that wait actively in OpenMP barriers, as
 eager torch does, suffer many times more than others when another process takes one of their cores."""
-
-
-def _installed(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def machine() -> dict[str, object]:
@@ -48,7 +41,7 @@ def machine() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "load average": os.getloadavg(),
         "python": platform.python_version(),
-        **{name: _installed(name) for name in DISTRIBUTIONS},
+        **{name: installed(name) for name in DISTRIBUTIONS},
         "environment": {name: os.environ.get(name, "not set") for name in SPIN_VARIABLES},
         "turns": TURNS,
     }

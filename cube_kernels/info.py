@@ -13,7 +13,8 @@ from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
 
 
-def _installed(distribution: str) -> str:
+def installed(distribution: str) -> str:
+    """Its version."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -22,7 +23,7 @@ def _installed(distribution: str) -> str:
 
 def report() -> str:
     """The report as text, one fact a line."""
-    lines = [f"{name:<14}{_installed(name)}" for name in ("cube-kernels", "torch", "numpy")]
+    lines = [f"{name:<14}{installed(name)}" for name in ("cube-kernels", "torch", "numpy")]
     lines.append(f"{'python':<14}{platform.python_version()} on {platform.platform()}")
     lines.append(f"{'cuda device':<14}{'yes' if torch.cuda.is_available() else 'none'}")
     lines.append(f"{'threads':<14}{torch.get_num_threads()} (torch.get_num_threads)")
