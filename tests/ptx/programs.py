@@ -19,6 +19,7 @@ def run(
     values: tuple[int | float, ...] = (),
     module: str = "",
     dynamic_shared_bytes: int = 0,
+    cluster: int = 1,
 ) -> Statistics:
     """Registers of the body: ``%a0``... hold the arrays' addresses, ``%v0``... the values (32 bits each), ``%tid`` the
     thread; ``%p``, ``%h``, ``%r``, ``%d`` with a number are free, of 1, 16, 32, 64 bits."""
@@ -41,9 +42,8 @@ def run(
     program = load(text, "kernel")
     block = (threads, 1, 1) if isinstance(threads, int) else threads
     arguments = program.pack([*(array.ctypes.data for array in arrays), *values])
-    return launch(
-        program, (grid, 1, 1) if isinstance(grid, int) else grid, block, arguments, arrays, dynamic_shared_bytes
-    )
+    blocks = (grid, 1, 1) if isinstance(grid, int) else grid
+    return launch(program, blocks, block, arguments, arrays, dynamic_shared_bytes, cluster=cluster)
 
 
 LETTERS = {2: "h", 4: "r", 8: "d"}

@@ -148,10 +148,10 @@ REFUSED = [
     "mbarrier.init.shared.b64 [%r1], 1;",
     "cp.async.ca.shared.global [%r1], [%a0], 32;",
     "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%a0], [%r1], 4;",
-    # clusters, and barriers of a part of a block
-    "barrier.cluster.arrive;",
-    "mapa.shared::cluster.u32 %r1, %r2, 0;",
-    "ld.shared::cluster.b32 %r1, [%r2];",
+    # an arrival that orders nothing, atomics between blocks of a cluster, and barriers of a part of a block
+    "barrier.cluster.arrive.relaxed;",
+    "atom.shared::cluster.add.u32 %r1, [%r2], 1;",
+    "getctarank.u64 %r1, %d1;",
     "bar.sync 1, 64;",
     "bar.arrive 1, 64;",
     "bar.red.popc.u32 %r1, 0, %p1;",

@@ -1,7 +1,8 @@
 """Address spaces, and the checks on every access: bounds, alignment, initialization, order.
 
 Addresses are 64-bit. A generic address in the shared or the local window means that space; every other one is a
-global address, which is the host's own: kernels run on the memory of the tensors they are given.
+global address, which is the host's own: kernels run on the memory of the tensors they are given. An address of shared
+memory has, above its offset, 0 for the thread's own block, or the rank in the cluster plus one.
 """
 
 from __future__ import annotations
@@ -15,23 +16,28 @@ import numpy as np
 
 from .errors import KernelError
 from .formats import Array
+from .ledger import (
+    ATOMIC,
+    ELSEWHERE,
+    EPOCH,
+    FIRST_BLOCK,
+    GLOBAL_FLOOR,
+    IN_FLIGHT,
+    MANY,
+    NEVER,
+    ClusterLedger,
+    Ledger,
+    Standing,
+    along,
+    first_lane,
+)
 
 WINDOW_BITS = 60
 WINDOWS = {"shared": 1 << WINDOW_BITS, "local": 2 << WINDOW_BITS}
+RANK_SHIFT = np.uint64(24)  # so that it fits into the 32 bits of an address without a window
 
 # A copy of elements keeps every bit, whatever numpy calls them; these are the types that it moves fastest.
 UNITS = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16", 32: "V32"}
-
-# Tokens of a ledger. A party's is its number added to the floor, which leaves the ones below the first floor for
-NEVER = 0  # nobody yet, and the last of all for
-IN_FLIGHT = 2**31 - 1  # an asynchronous copy that nobody has waited for.
-# Parties are the warps of a block, 32 at most, in shared memory, and blocks from FIRST_BLOCK on in global memory, where
-# the floor stays; beside them:
-ATOMIC = 62  # every atomic operation
-MANY = 63  # more than one reader
-FIRST_BLOCK = 64
-EPOCH = 64  # from one floor of shared memory to the next
-GLOBAL_FLOOR = 1
 
 
 class Bytes:
@@ -52,57 +58,6 @@ class Bytes:
         return self.data[: self.data.size // width * width].view(UNITS[width])
 
 
-class Ledger:
-    """Who last wrote and who last read each granule of a memory, to find two accesses that nothing orders.
-
-    Who is a token: a number that grows with every barrier and tells warps (or blocks) apart. Tokens below a floor
-    lie before the last barrier and are in order with everything now. A granule is the narrowest access of the kernel.
-    """
-
-    def __init__(self, size: int, granule: int):
-        self.granule = granule
-        self.writer = np.zeros(-(-size // granule), np.int32)
-        self.reader = np.zeros_like(self.writer)
-
-    def granules(self, offsets: Array, width: int) -> Array:
-        first = offsets // self.granule
-        count = width // self.granule
-        return first if count == 1 else first[:, None] + np.arange(count)
-
-    def read(self, granules: Array, who: Array, floor: Any) -> tuple[Array, Array]:
-        """Notes it. Returns the last writers, and where they are out of order with this read."""
-        token, floor = _along(who + floor, granules), _along(floor, granules)
-        writer = self.writer[granules]
-        reader = self.reader[granules]
-        now = np.where((reader >= floor) & (reader != token), floor + MANY, token).astype(np.int32)
-        self.reader[granules] = now
-        also = self.reader[granules] != now  # by another in the same instruction
-        if also.any():
-            self.reader[granules[also]] = np.broadcast_to(floor + MANY, granules.shape)[also]
-        return writer, (writer >= floor) & (writer != token)
-
-    def write(self, granules: Array, who: Array, floor: Any, note: int | None = None) -> tuple[Array, Array, Array]:
-        """Notes it, as a token of its own if there is one. Returns who was there last, and where this write is out of
-        order with an earlier write, and with a read."""
-        token, floor = _along(who + floor, granules), _along(floor, granules)
-        writer, reader = self.writer[granules], self.reader[granules]
-        self.writer[granules] = token if note is None else note
-        return (
-            np.maximum(writer, reader),
-            (writer >= floor) & (writer != token),
-            (reader >= floor) & (reader != token),
-        )
-
-
-def _along(value: Any, granules: Array) -> Any:
-    return value[:, None] if granules.ndim == 2 and np.ndim(value) else value
-
-
-def first_lane(wrong: Array) -> int:
-    """Index of the first access of which a part is wrong."""
-    return int(np.flatnonzero(wrong if wrong.ndim == 1 else wrong.any(axis=1))[0])
-
-
 def extent(tensor: Any) -> tuple[int, int]:
     """First byte and length of what a torch tensor or a numpy array spans, strides included."""
     if hasattr(tensor, "data_ptr"):
@@ -118,32 +73,49 @@ def _lane(which: Any, wrong: Array) -> int:
     return lane if isinstance(which, slice) else int(which[lane])
 
 
+def _check_cluster(what: str, others: tuple[Array, Array], which: Any = slice(None)) -> None:
+    """Of what a :class:`ClusterLedger` returns."""
+    block, race = others
+    if race.any():
+        raise KernelError(
+            f"{what} block {int(block[race][0])} of the cluster, with no cluster barrier between", _lane(which, race)
+        )
+
+
 class Segment:
     """One stretch of global memory."""
 
-    def __init__(self, start: int, size: int, granule: int, constant: bool = False):
+    def __init__(self, start: int, size: int, granule: int, cluster: int, constant: bool):
         self.start, self.size, self.constant = start, size, constant
         self.base = start // 32 * 32  # so that units of every width are aligned in it as they are in memory
         span = -(-(start + size - self.base) // 32) * 32
         pointer = (ctypes.c_uint8 * span).from_address(self.base)
         self.bytes = Bytes(np.ctypeslib.as_array(pointer))
         self.ledger = Ledger(span, granule)
+        self.blocks = ClusterLedger(self.ledger.writer.size, cluster) if cluster > 1 else None
 
 
 class Global:
-    """The tensors of a launch. Blocks are in no order: what one writes, no other may touch.
+    """The tensors of a launch. Clusters (of one block, if the launch has none) are in no order: what one writes, no
+    other may touch. The blocks of a cluster are in order across its barriers.
 
-    Who accesses it is a block's number over the launch, counted from ``FIRST_BLOCK``, or ``ATOMIC``.
+    Who accesses it is a cluster's number over the launch, counted from ``FIRST_BLOCK``, or ``ATOMIC``. Accesses other
+    than atomic ones come with the threads' standing, if clusters have several blocks.
     """
 
-    def __init__(self, tensors: Iterable[Any], constants: Array, granule: int):
+    def __init__(self, tensors: Iterable[Any], constants: Array, granule: int, cluster: int):
+        self.party = "block" if cluster == 1 else "cluster"
         stretches = [(*stretch, False) for stretch in _union(extent(tensor) for tensor in tensors)]
         if constants.size:
             stretches.append((*extent(constants), True))
-        self.segments = [Segment(start, size, granule, constant) for start, size, constant in sorted(stretches)]
+        self.segments = [
+            Segment(start, size, granule, cluster, constant) for start, size, constant in sorted(stretches)
+        ]
         self.starts = [segment.start for segment in self.segments]
 
-    def load(self, addresses: Array, width: int, who: Array, constant: bool = False) -> Array:
+    def load(
+        self, addresses: Array, width: int, who: Array, standing: Standing | None, constant: bool = False
+    ) -> Array:
         """``uint8[n, width]``. `constant`: a load that may be served by a cache that sees no write of this launch."""
         out = None
         for segment, which, offsets in self.parts(addresses, width):
@@ -151,6 +123,8 @@ class Global:
             writer, race = segment.ledger.read(granules, who[which], GLOBAL_FLOOR)
             if race.any():
                 raise self._race("reads what is written by", writer, race, which)
+            if segment.blocks and standing:
+                _check_cluster("reads what is written by", segment.blocks.read(granules, standing.of(which)), which)
             if constant and writer.any():
                 raise KernelError("a non-coherent load of what this launch writes", _lane(which, writer != NEVER))
             values = segment.bytes.load(offsets, width)
@@ -160,7 +134,7 @@ class Global:
             out[which] = values
         return np.empty((0, width), np.uint8) if out is None else out
 
-    def store(self, addresses: Array, values: Array, who: Array) -> None:
+    def store(self, addresses: Array, values: Array, who: Array, standing: Standing | None) -> None:
         width = values.shape[1]
         for segment, which, offsets in self.parts(addresses, width):
             if segment.constant:
@@ -170,14 +144,19 @@ class Global:
             race = written | read
             if not race.any():
                 before = segment.ledger.writer[granules]
-                race = before != _along(who[which] + GLOBAL_FLOOR, granules)  # by two at once
+                race = before != along(who[which] + GLOBAL_FLOOR, granules)  # by two at once
             if race.any():
                 raise self._race("writes what is also touched by", before, race, which)
+            if segment.blocks and standing:
+                others = segment.blocks.write(granules, standing.of(which))
+                _check_cluster("writes what is also touched by", others, which)
             segment.bytes.store(offsets, values[which])
 
     def _race(self, what: str, others: Array, race: Array, which: Any) -> KernelError:
         other = int(others[race][0]) - GLOBAL_FLOOR
-        whom = {ATOMIC: "an atomic operation", MANY: "several blocks"}.get(other, f"block {other - FIRST_BLOCK}")
+        whom = {ATOMIC: "an atomic operation", MANY: f"several {self.party}s"}.get(
+            other, f"{self.party} {other - FIRST_BLOCK}"
+        )
         return KernelError(f"{what} {whom} of the same launch", _lane(which, race))
 
     def parts(self, addresses: Array, width: int) -> Iterable[tuple[Segment, Any, Array]]:
@@ -231,23 +210,31 @@ def _union(extents: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 class Shared:
     """Each block's shared memory. Warps of a block are in order only across a barrier; lanes of a warp always are.
+    Blocks of a cluster are in order only across a barrier of the cluster.
 
-    Who accesses it is a warp's number in its block, or ``ATOMIC``.
+    Who accesses it is a warp's number in its block, ``ATOMIC``, or ``None``: threads of another block of the cluster.
+    Accesses come with the threads' standing, if clusters have several blocks.
     """
 
-    def __init__(self, blocks: int, size: int, granule: int):
+    def __init__(self, blocks: int, size: int, granule: int, cluster: int):
         self.size = size
         self.stride = -(-size // 32) * 32
         self.bytes = Bytes(np.full(blocks * self.stride, 0xFF, np.uint8))
         self.ledger = Ledger(blocks * self.stride, granule)
         self.epoch = np.ones(blocks, np.int32)
+        self.blocks = ClusterLedger(self.ledger.writer.size, cluster) if cluster > 1 else None
 
-    def load(self, addresses: Array, width: int, block: Array, who: Array) -> Array:
+    def load(self, addresses: Array, width: int, block: Array, who: Array | None, standing: Standing | None) -> Array:
         """``uint8[n, width]``"""
         offsets = self.offsets(addresses, width, block)
-        floor = self.epoch[block] * EPOCH
         granules = self.ledger.granules(offsets, width)
-        writer, race = self.ledger.read(granules, who, floor)
+        if self.blocks and standing:
+            _check_cluster("reads shared memory that is written by", self.blocks.read(granules, standing))
+        if who is None:
+            writer = self.ledger.writer[granules]
+            race = writer == IN_FLIGHT
+        else:
+            writer, race = self.ledger.read(granules, who, self.epoch[block] * EPOCH)
         if race.any():
             raise self._race("reads", writer, race, addresses)
         unwritten = writer == NEVER
@@ -256,13 +243,15 @@ class Shared:
             raise KernelError(f"reads shared memory that nobody has written, at offset {int(addresses[lane])}", lane)
         return self.bytes.load(offsets, width)
 
-    def store(self, addresses: Array, values: Array, block: Array, who: Array) -> None:
-        """Two may write to one place if they write the same: compilers let every warp that holds a value store it."""
+    def store(
+        self, addresses: Array, values: Array, block: Array, who: Array | None, standing: Standing | None
+    ) -> None:
+        """Two warps may write to one place if they write the same: compilers let each that holds a value store it."""
         offsets = self.offsets(addresses, values.shape[1], block)
-        before, written, read = self._claim(offsets, values.shape[1], block, who)
+        before, written, read = self._claim(offsets, values.shape[1], block, who, standing)
         if written.any():
             different = (self.bytes.load(offsets, values.shape[1]) != values).any(axis=1)
-            written &= _along(different, written) | (before == IN_FLIGHT)
+            written &= along(different, written) | (before == IN_FLIGHT)
         self._refuse_race(before, written | read, addresses)
         self.bytes.store(offsets, values)
         lost = (self.bytes.load(offsets, values.shape[1]) != values).any(axis=1)
@@ -271,17 +260,22 @@ class Shared:
             where = int(addresses[lane])
             raise KernelError(f"another thread writes another value to shared memory at offset {where} at once", lane)
 
-    def begin_copy(self, addresses: Array, width: int, block: Array, who: Array) -> Array:
+    def begin_copy(self, addresses: Array, width: int, block: Array, who: Array, standing: Standing | None) -> Array:
         """Of an asynchronous copy to there: until it ends, nobody may touch the place. Returns offsets."""
         offsets = self.offsets(addresses, width, block)
-        before, written, read = self._claim(offsets, width, block, who, IN_FLIGHT)
+        before, written, read = self._claim(offsets, width, block, who, standing, IN_FLIGHT)
         self._refuse_race(before, written | read, addresses)
         return offsets
 
-    def end_copy(self, offsets: Array, values: Array, block: Array, who: Array) -> None:
-        granules = self.ledger.granules(offsets, values.shape[1])
-        self.ledger.writer[granules] = _along(self.epoch[block] * EPOCH + who, granules)
+    def end_copy(self, offsets: Array, values: Array, block: Array, who: Array, standing: Standing | None) -> None:
+        self._claim(offsets, values.shape[1], block, who, standing)
         self.bytes.store(offsets, values)
+
+    def guests(self, block: int, rank: int, waits: int) -> list[int]:
+        """The other blocks of the cluster that have been at a block's memory since so many waits."""
+        first = block * self.stride // self.ledger.granule
+        granules = slice(first, first + self.stride // self.ledger.granule)
+        return self.blocks.guests(granules, rank, waits) if self.blocks else []
 
     def offsets(self, addresses: Array, width: int, block: Array) -> Array:
         outside = addresses > self.size - width if self.size >= width else np.ones(addresses.size, bool)
@@ -293,9 +287,22 @@ class Shared:
         return addresses.astype(np.int64) + block * self.stride
 
     def _claim(
-        self, offsets: Array, width: int, block: Array, who: Array, note: int | None = None
+        self,
+        offsets: Array,
+        width: int,
+        block: Array,
+        who: Array | None,
+        standing: Standing | None,
+        note: int | None = None,
     ) -> tuple[Array, Array, Array]:
-        return self.ledger.write(self.ledger.granules(offsets, width), who, self.epoch[block] * EPOCH, note)
+        granules = self.ledger.granules(offsets, width)
+        if self.blocks and standing:
+            _check_cluster("writes shared memory that is also touched by", self.blocks.write(granules, standing))
+        if who is not None:
+            return self.ledger.write(granules, who, self.epoch[block] * EPOCH, note)
+        before = self.ledger.writer[granules]
+        self.ledger.writer[granules] = ELSEWHERE
+        return before, before == IN_FLIGHT, np.zeros_like(before, bool)
 
     def _refuse_race(self, before: Array, race: Array, addresses: Array) -> None:
         if race.any():

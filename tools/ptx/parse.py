@@ -104,7 +104,10 @@ class Kernel:
 
 INTEGER = re.compile(r"(-?)(0[xX][0-9a-fA-F]+|0[bB][01]+|\d+)U?")
 IDENTIFIER = r"[a-zA-Z_$%][\w$]*"
-SPECIAL = re.compile(r"%(tid|ntid|ctaid|nctaid)\.[xyz]|%(laneid|warpid|nwarpid|lanemask_(eq|le|lt|ge|gt))")
+SPECIAL = re.compile(
+    r"%(tid|ntid|ctaid|nctaid|clusterid|nclusterid|cluster_ctaid|cluster_nctaid)\.[xyz]"
+    r"|%(laneid|warpid|nwarpid|lanemask_(eq|le|lt|ge|gt)|cluster_ctarank|cluster_nctarank)"
+)
 ENTRY = re.compile(rf"\.entry\s+({IDENTIFIER})\s*(?:\((.*?)\))?([^{{]*)\{{", re.S)
 ARRAY = re.compile(
     rf"\.(global|const|shared|local)\s+(?:\.align\s+(\d+)\s+)?\.([busf])(\d+)\s+({IDENTIFIER})"

@@ -15,7 +15,7 @@ class Statistics:
 
     instructions: int = 0  # executed by threads
     flops: int = 0
-    barriers: int = 0  # passed by blocks
+    barriers: int = 0  # passed by blocks, a cluster's included
     global_load_bytes: int = 0  # asked for by threads, asynchronous copies included
     global_store_bytes: int = 0
     global_load_sectors: int = 0  # of 32 bytes, different ones within a warp's instruction
@@ -23,5 +23,5 @@ class Statistics:
     global_load_unique_bytes: int = 0  # over the whole launch, in units of the narrowest access of the kernel
     global_store_unique_bytes: int = 0
     atomics: int = 0  # by threads, counted in no other line
-    shared_load_bytes: int = 0
+    shared_load_bytes: int = 0  # of other blocks of the cluster too
     shared_store_bytes: int = 0

@@ -6,6 +6,6 @@ notation of the ISA (see :func:`form`). What matches no form is refused when the
 
 from __future__ import annotations
 
-from .program import Barrier, Branch, Exit, Program, load
+from .program import Barrier, Branch, ClusterWait, Exit, Program, load
 
-__all__ = ["Barrier", "Branch", "Exit", "Program", "load"]
+__all__ = ["Barrier", "Branch", "ClusterWait", "Exit", "Program", "load"]

@@ -83,7 +83,8 @@ def wait(instruction: Instruction, f: Any) -> Step:
             done = waits[copy.lanes] & (copy.groups < before[copy.lanes])
             if done.any():
                 ended = copy.of(done)
-                m.shared.end_copy(ended.offsets, ended.values, m.block[ended.lanes], m.warp[ended.lanes])
+                who = m.block[ended.lanes], m.warp[ended.lanes], m.standing(ended.lanes)
+                m.shared.end_copy(ended.offsets, ended.values, *who)
             if not done.all():
                 pending.append(copy.of(~done))
         m.copies = pending

@@ -66,11 +66,11 @@ def select(instruction: Instruction, f: Any) -> Step:
     return lambda m: write(m, np.where(chosen(m), first(m), second(m)))
 
 
-@form("cvta .direction=to? .space=global|shared|shared::cta|local|const .type=u64")
+@form("cvta .direction=to? .space=global|shared|shared::cta|shared::cluster|local|const .type=u64")
 def convert_address(instruction: Instruction, f: Any) -> Step:
     target, operand = expect(instruction, 2)
     read, write = source(operand, 64), destination(target, 64)
-    window = np.uint64(WINDOWS.get(f.space.removesuffix("::cta"), 0))
+    window = np.uint64(WINDOWS.get(f.space.split("::")[0], 0))
     if f.direction:
         return lambda m: write(m, read(m) - window)
     return lambda m: write(m, read(m) + window)
@@ -82,7 +82,7 @@ CACHE = ".L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1
 FETCH = ".L2::64B|L2::128B|L2::256B?"
 MEMORY_TYPE = ".type=b8|u8|s8|b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64"
 ORDER = ".weak|volatile|relaxed|acquire|release? .cta|cluster|gpu|sys?"
-SPACE = ".space=global|shared|shared::cta|local?"
+SPACE = ".space=global|shared|shared::cta|shared::cluster|local?"
 
 
 def _space(f: Any) -> str | None:
@@ -244,7 +244,7 @@ def narrowest(code: Sequence[Instruction], space: str) -> int:
         opcode, modifiers = instruction.opcode, f"{instruction.modifiers}."
         if opcode in ("ld", "st", "atom", "red"):
             elsewhere = {".global", ".shared", ".local", ".param"} - {f".{space}"}
-            if any(f"{other}." in modifiers.replace("::cta", "") for other in elsewhere):
+            if any(f"{other}." in re.sub("::(cta|cluster)", "", modifiers) for other in elsewhere):
                 continue
             bits = re.findall(r"\.[busf]+(\d+)(?=(?:x2)?\.)", modifiers)
             vector = re.search(r"\.v([248])\.", modifiers)

@@ -6,12 +6,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import UnsupportedError
 from ..operands import Source, source
 from ..parse import Instruction, Kernel, Label, parse
-from . import asynchronous, conversion, floating, integer, movement, tensor, warp  # noqa: F401 (they register forms)
+from . import asynchronous, cluster, conversion, floating, integer, movement, tensor, warp  # noqa: F401 (they register forms)
 from .forms import Step, Work, decode
 from .movement import narrowest
 
@@ -35,9 +35,20 @@ class Barrier:
 
 
 @dataclass(frozen=True)
+class ClusterWait:
+    """A thread waits until all of the cluster's have arrived; the next basic block begins behind it."""
+
+    guard: Source | None
+    instruction: Instruction
+
+
+@dataclass(frozen=True)
 class Exit:
     guard: Source | None
     instruction: Instruction
+
+
+End: TypeAlias = Branch | Barrier | ClusterWait | Exit
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Block:
 
     steps: list[tuple[Step, Instruction]]
     flops: int  # of a thread, guarded steps apart
-    end: Branch | Barrier | Exit | None
+    end: End | None
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ ENDS = {
     **dict.fromkeys(("ret", "ret.uni", "exit"), Exit),
     **dict.fromkeys(("bar.sync", "bar.cta.sync", "barrier.sync", "barrier.cta.sync"), Barrier),
     **dict.fromkeys(("barrier.sync.aligned", "barrier.cta.sync.aligned"), Barrier),
+    **{f"barrier.cluster.wait{rest}": ClusterWait for rest in ("", ".acquire", ".aligned", ".acquire.aligned")},
 }
 
 
@@ -124,7 +136,7 @@ def _guard(instruction: Instruction) -> Source | None:
     return source(instruction.guard, 1) if instruction.guard else None
 
 
-def _end(instruction: Instruction, block_at: dict[int, int]) -> Branch | Barrier | Exit:
+def _end(instruction: Instruction, block_at: dict[int, int]) -> End:
     kind, guard, operands = ENDS[_name(instruction)], _guard(instruction), instruction.operands
     if kind is Branch:
         (label,) = operands
