@@ -74,10 +74,11 @@ def test_every_block_reads_what_the_next_one_has_stored(load: str, cluster: int)
     ["st.v2.b32 [%d4], {%r6, %r5};", "cvta.to.shared.u64 %d4, %d4; st.shared::cluster.v2.b32 [%d4], {%r6, %r5};"],
     ids=["generic", "shared::cluster"],
 )
-@pytest.mark.parametrize("threads", [40, 1024])
-def test_the_first_block_sums_what_all_have_stored_to_it(store: str, cluster: int, threads: int) -> None:
-    """What other blocks have written counts as written. Five clusters, which for 1024 threads are several batches."""
-    out = np.zeros((5, cluster), "u4")
+@pytest.mark.parametrize(("threads", "clusters"), [(40, 5), (1024, 5), (96, 90)])
+def test_the_first_block_sums_what_all_have_stored_to_it(store: str, cluster: int, threads: int, clusters: int) -> None:
+    """What other blocks have written counts as written. Of 1024 threads a few blocks are a batch, of 96 no multiple of
+    a cluster would fill one."""
+    out = np.zeros((clusters, cluster), "u4")
     run(
         f"""{RING}
         mov.u64 %d3, tile; cvta.shared.u64 %d3, %d3; mapa.u64 %d4, %d3, 0;
@@ -90,11 +91,11 @@ def test_the_first_block_sums_what_all_have_stored_to_it(store: str, cluster: in
         """,
         out,
         threads=threads,
-        grid=5 * cluster,
+        grid=out.size,
         module=SHARED,
         cluster=cluster,
     )
-    assert (out[:, 0] == np.arange(5 * cluster).reshape(5, cluster).sum(axis=1)).all()
+    assert (out[:, 0] == np.arange(out.size).reshape(out.shape).sum(axis=1)).all()
     assert not out[:, 1:].any()
 
 
@@ -136,6 +137,7 @@ def test_a_barrier_of_the_cluster_is_one_of_its_blocks() -> None:
 
 # ---------------------------------------------------------------------------------------------- races between blocks
 
+FILL = f"st.shared.b32 [%r4], %tid; {SYNC}"
 READ_NEXT = "ld.b32 %r7, [%d2]; st.global.b32 [%d0], %r7;"
 
 
@@ -149,7 +151,7 @@ def test_a_read_of_what_another_block_writes(barrier: str) -> None:
 
 @pytest.mark.parametrize("barrier", ["", "bar.sync 0;"])
 def test_a_write_over_what_another_block_reads(barrier: str) -> None:
-    body = f"st.shared.b32 [%r4], %tid; {SYNC} {READ_NEXT} {{}} st.shared.b32 [%r4], 5; {SYNC}"
+    body = f"{FILL} {READ_NEXT} {{}} st.shared.b32 [%r4], 5; {SYNC}"
     ring(body.format(SYNC), np.zeros(128, "u4"))
     with pytest.raises(KernelError, match=r"st\.shared.*writes shared memory that is also touched by block 1 of"):
         ring(body.format(barrier), np.zeros(128, "u4"))
@@ -185,10 +187,18 @@ def test_what_is_read_before_the_wait_may_not_be_there() -> None:
 def test_what_is_read_after_the_arrival_may_be_overwritten_after_the_wait() -> None:
     """The block itself may go on reading its own memory between the two, and write there afterwards."""
     own = "ld.shared.b32 %r8, [%r4];"
-    body = f"st.shared.b32 [%r4], %tid; {SYNC} {{}} {WAIT} st.shared.b32 [%r4], 5; {SYNC}"
+    body = f"{FILL} {{}} {WAIT} st.shared.b32 [%r4], 5; {SYNC}"
     ring(body.format(f"{READ_NEXT} {ARRIVE} {own}"), np.zeros(128, "u4"))
     with pytest.raises(KernelError, match="also touched by block 1"):
         ring(body.format(f"{ARRIVE} {READ_NEXT} {own}"), np.zeros(128, "u4"))
+
+
+def test_what_one_warp_reads_after_its_arrival_counts_though_another_reads_it_before() -> None:
+    body = f"""{FILL} setp.lt.u32 %p3, %tid, 32; mov.u64 %d3, tile; cvta.shared.u64 %d3, %d3; mapa.u64 %d3, %d3, %r3;
+    {{}} @!%p3 ld.b32 %r7, [%d3]; @!%p3 {ARRIVE} {WAIT} st.shared.b32 [%r4], 5; {SYNC}"""
+    ring(body.format(f"@%p3 ld.b32 %r7, [%d3]; @%p3 {ARRIVE}"))
+    with pytest.raises(KernelError, match="also touched by block 1"):
+        ring(body.format(f"@%p3 {ARRIVE} @%p3 ld.b32 %r7, [%d3];"))
 
 
 def test_the_own_block_by_its_rank_is_the_own_block() -> None:
@@ -234,6 +244,8 @@ def test_a_copy_under_way_to_what_another_block_reads() -> None:
     assert (out == data[::-1]).all()
     with pytest.raises(KernelError, match="asynchronous copy to there has not been waited for"):
         ring(f"{copy} {SYNC} {read} {SYNC}", data, out)
+    with pytest.raises(KernelError, match="asynchronous copy to there has not been waited for"):
+        ring(f"{copy} {SYNC} st.b32 [%d2], 1; {SYNC}", data)
     with pytest.raises(KernelError, match="written by block 1 of the cluster"):
         ring(f"{copy} {ARRIVE} cp.async.wait_group 0; {WAIT} {read} {SYNC}", data, out)
 
@@ -259,9 +271,12 @@ def test_threads_that_wait_elsewhere() -> None:
 
 
 def test_blocks_may_wait_at_different_places() -> None:
+    """One of them for itself, while the others wait for it."""
     out = np.zeros(128, "u4")
+    ring(f"@%p1 bar.sync 0; {SYNC} {SYNC} st.global.b32 [%d0], 2;", out)
+    assert (out == 2).all()
     ring(f"@%p1 bra OTHER; {SYNC} bra END; OTHER: {SYNC} END: st.global.b32 [%d0], 1;", out)
-    assert out.all()
+    assert (out == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -280,14 +295,15 @@ def test_arrivals_and_waits_alternate(body: str, fault: str, cluster: int) -> No
 
 def test_shared_memory_ends_with_its_block() -> None:
     """In whichever order the two are seen; an arrival is enough for who only reads elsewhere."""
-    store = f"st.shared.b32 [%r4], %tid; {SYNC}"
     out = np.zeros(128, "u4")
-    ring(f"{store} {READ_NEXT} {SYNC}", out)
-    ring(f"{store} @%p1 {READ_NEXT.replace(' st', ' @%p1 st')} {ARRIVE} @%p1 ret; {WAIT}", out)
+    ring(f"{FILL} {READ_NEXT} {SYNC} st.b32 [%d2], 1; {SYNC}", out)
+    ring(f"{FILL} @%p1 {READ_NEXT.replace(' st', ' @%p1 st')} {ARRIVE} @%p1 ret; {WAIT}", out)
     with pytest.raises(KernelError, match=r"ret: block \(0, 0, 0\).*exits while block 1 of the cluster may still"):
-        ring(f"{store} {READ_NEXT}", out)
+        ring(f"{FILL} {READ_NEXT}", out)
+    with pytest.raises(KernelError, match=r"ret: block \(0, 0, 0\).*exits while block 1 of the cluster may still"):
+        ring("st.b32 [%d2], 1;")
     with pytest.raises(KernelError, match=r"ld\.b32 .*shared memory of block 1 of the cluster, which has exited"):
-        ring(f"{store} @%p2 ret; {READ_NEXT}", out)
+        ring(f"{FILL} @%p2 ret; {READ_NEXT}", out)
 
 
 def test_a_block_that_may_not_have_started() -> None:
@@ -316,9 +332,6 @@ def test_only_addresses_of_the_own_shared_memory_are_mapped() -> None:
     ):
         with pytest.raises(KernelError, match="is no address of the block's own shared memory"):
             ring(body, np.zeros(1, "u4"))
-
-
-FILL = f"st.shared.b32 [%r4], %tid; {SYNC}"
 
 
 @pytest.mark.parametrize(
