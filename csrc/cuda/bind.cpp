@@ -25,14 +25,14 @@ class CudaPlan : public cube::BoundPlan {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
 
-  int64_t least_shared_bytes(const std::string& storage) const {
-    return cube::least_shared_bytes(plan_, cube::storage_named(storage));
+  int64_t least_shared_bytes(const std::string& storage, int blocks) const {
+    return cube::least_shared_bytes(plan_, cube::storage_named(storage), blocks);
   }
-  int64_t forward_scratch_bytes(const cube::Schedule& schedule, int64_t shared_limit) const {
-    return cube::forward_scratch_bytes(plan_, schedule, shared_limit);
+  int64_t forward_scratch_bytes(const cube::Schedule& schedule, const cube::Limits& limits) const {
+    return cube::forward_scratch_bytes(plan_, schedule, limits);
   }
-  int64_t backward_scratch_bytes(const cube::Schedule& schedule, int64_t shared_limit) const {
-    return cube::backward_scratch_bytes(plan_, schedule, shared_limit);
+  int64_t backward_scratch_bytes(const cube::Schedule& schedule, const cube::Limits& limits) const {
+    return cube::backward_scratch_bytes(plan_, schedule, limits);
   }
   int64_t bank_gradient_scratch_bytes(int64_t batch) const { return cube::bank_gradient_scratch_bytes(plan_, batch); }
 
@@ -80,7 +80,11 @@ PYBIND11_MODULE(_cuda, m) {
   m.attr("build") = CUBE_BUILD;
   m.def("device_problem", &cube::device_problem);
   m.def("device_report", &cube::device_report);
-  m.def("shared_limit", &cube::shared_limit);
+  m.def("limits", &cube::limits);
+
+  py::class_<cube::Limits>(m, "Limits", py::module_local())
+      .def_readonly("shared_bytes", &cube::Limits::shared_bytes)
+      .def_readonly("blocks", &cube::Limits::blocks);
 
   py::class_<cube::Execution>(m, "Execution", py::module_local())
       .def(py::init([](int device, uintptr_t stream, bool tf32, uintptr_t scratch) {

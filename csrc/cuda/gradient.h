@@ -16,18 +16,18 @@ struct Gradients {
 };
 
 // Of the proposed y in `accepted`, from that of the new state; that of x is g where channels never change.
-template <class T>
-__device__ inline float accepted_gradient(const Block<T>& block, float y, float g, int cell, int c) {
+template <class T, class Group>
+__device__ inline float accepted_gradient(const Block<T, Group>& block, float y, float g, int cell, int c) {
   const Plan& plan = block.plan;
   if (plan.clamps && (y < static_cast<float>(plan.low) || y > static_cast<float>(plan.high))) g = 0;
-  if (block.tables.retention != nullptr) g *= block.tables.retention[cell];
+  if (block.tables.retention != nullptr) g *= block.tables.retention[block.first + cell];
   return block.tables.may_change[c] ? g : 0;
 }
 
 // From the heads of a tile's cells to their gradients, in place; the state's gradient without what goes through the
 // heads. The gradients of a leaky cell's rate follow the heads. Rows past the tile's cells become zero.
-template <class T>
-__device__ inline void update_gradient(const Block<T>& block, const Tile& tile, const Gradients& gradients) {
+template <class T, class Group>
+__device__ inline void update_gradient(const Block<T, Group>& block, const Tile& tile, const Gradients& gradients) {
   const Plan& plan = block.plan;
   const int stride = block.widths.stride;
   const bool gated = plan.update == Update::gated;
@@ -63,8 +63,9 @@ __device__ inline void update_gradient(const Block<T>& block, const Tile& tile, 
   });
 }
 
-template <class T>
-__device__ inline void add_column_sums(const Block<T>& block, const float* rows, int stride, int columns, float* sums) {
+template <class T, class Group>
+__device__ inline void add_column_sums(const Block<T, Group>& block, const float* rows, int stride, int columns,
+                                       float* sums) {
   for_each(columns, [&](int column) {
     float sum = 0;
     for (int row = 0; row < block.layout.tile_rows; ++row) sum += rows[row * stride + column];
@@ -86,8 +87,8 @@ struct AddTo {
 };
 
 // From the gradients of a tile's heads to those of the layers' weights and inputs. Begins and ends between barriers.
-template <class Products, class T>
-__device__ inline void layers_gradient(const Block<T>& block, const WeightLayout& at, const Tile& tile,
+template <class Products, class T, class Group>
+__device__ inline void layers_gradient(const Block<T, Group>& block, const WeightLayout& at, const Tile& tile,
                                        const Gradients& gradients) {
   using Product = typename Products::Backward;
   const Widths& widths = block.widths;
@@ -126,10 +127,10 @@ __device__ inline void layers_gradient(const Block<T>& block, const WeightLayout
 }
 
 // gradients.state from gradients.next for the step from block.state, in which block.living were alive. Begins and ends
-// between barriers.
-template <class Products, class T>
-__device__ inline void step_gradient(const Block<T>& block, const WeightLayout& at, const Sample<T>& sample,
-                                     int64_t step, const Gradients& gradients) {
+// between barriers of the group.
+template <class Products, class T, class Group>
+__device__ inline void step_gradient(const Block<T, Group>& block, const WeightLayout& at,
+                                     const Sample<T, Group>& sample, int64_t step, const Gradients& gradients) {
   const Moment moment = sample.moment(step);
   const Plan& plan = block.plan;
   const Widths& widths = block.widths;
@@ -152,21 +153,26 @@ __device__ inline void step_gradient(const Block<T>& block, const WeightLayout& 
       __syncthreads();
     }
   });
+  Group::join();
+  const int stride = widths.stride;
+  const auto percepts =
+      Group::rows(block.layout, gradients.percepts, block.layout.percept_gradient.shared, widths.percepts);
   for_each(block.cells * block.packets, [&](int i) {
     const int cell = i / block.packets, c = i % block.packets * packet;
-    float* to = gradients.state + cell * widths.stride + c;
+    float* to = gradients.state + cell * stride + c;
     Values<packet> sum = load<packet>(to);
     const Values<packet> more =
-        perceive_adjoint<packet>(plan, block.tables, gradients.percepts, block.weights.bank, widths.stride, cell, c);
+        perceive_adjoint<packet>(plan, block.tables, percepts, block.weights.bank, stride, block.first + cell, c);
 #pragma unroll
     for (int j = 0; j < packet; ++j) sum[j] += more[j];
     store<packet>(to, sum);
   });
   for_each(plan.offset_count * block.packets, [&](int i) {
-    add_bank_gradient<packet>(plan, block.tables, block.state, gradients.percepts, widths.stride, i / block.packets,
-                              i % block.packets * packet, gradients.weights + at.bank);
+    add_bank_gradient<packet>(plan, block.tables, block.states(), Rows<float>{gradients.percepts, widths.percepts},
+                              block.first, block.cells, stride, i / block.packets, i % block.packets * packet,
+                              gradients.weights + at.bank);
   });
-  __syncthreads();
+  Group::synchronize();
 }
 
 }  // namespace

@@ -59,6 +59,7 @@ struct PerceptionLaunch {
 
 struct Grid {
   int64_t blocks;
+  int cluster;  // blocks that form one; 1: none do
   int64_t shared_bytes;
   cudaStream_t stream;
 };

@@ -63,7 +63,7 @@ int64_t packed_bytes(const Plan& plan, Storage storage) {
   return round_up(int64_t{WeightLayout(plan, Widths(plan), number).size} * number, alignment);
 }
 
-int64_t blocks_of(int64_t batch) { return std::min<int64_t>(batch, most_blocks); }
+int64_t samples_at_once(int64_t batch) { return std::min<int64_t>(batch, most_samples); }
 
 // Blocks for so many small pieces of work.
 int64_t blocks_for(int64_t count) {
@@ -72,9 +72,21 @@ int64_t blocks_for(int64_t count) {
 
 int64_t segment_of(const Schedule& schedule) { return std::min(schedule.checkpoint_every, schedule.steps); }
 
+int64_t blocks_of(const Schedule& schedule, const Layout& layout) {
+  return samples_at_once(schedule.batch) * layout.blocks;
+}
+
 // The packed weights and a slice for each block.
 int64_t scratch_bytes(const Plan& plan, const Schedule& schedule, const Layout& layout) {
-  return packed_bytes(plan, schedule.storage) + blocks_of(schedule.batch) * layout.slice_bytes;
+  return packed_bytes(plan, schedule.storage) + blocks_of(schedule, layout) * layout.slice_bytes;
+}
+
+Grid grid_of(int64_t blocks, const Execution& execution) {
+  return {blocks, 1, 0, static_cast<cudaStream_t>(execution.stream)};
+}
+
+Grid grid_of(const Schedule& schedule, const Layout& layout, const Execution& execution) {
+  return {blocks_of(schedule, layout), layout.blocks, layout.shared_bytes, static_cast<cudaStream_t>(execution.stream)};
 }
 
 // Packs the weights at the beginning of the scratch.
@@ -91,7 +103,7 @@ Common prepare(const Plan& plan, const Tables& tables, const Call& call, const L
                                           weights,
                                           {w.bank, w.hidden_weight, w.hidden_bias, w.head_weight, w.head_bias, w.rate},
                                           execution.scratch},
-                               Grid{blocks_for(weights.size), 0, static_cast<cudaStream_t>(execution.stream)}));
+                               grid_of(blocks_for(weights.size), execution)));
   return {plan,
           tables,
           widths,
@@ -107,8 +119,7 @@ Common prepare(const Plan& plan, const Tables& tables, const Call& call, const L
 
 void launch_perception(cudaError_t (*Kernels::*kernel)(const PerceptionLaunch&, const Grid&), int64_t blocks,
                        const PerceptionLaunch& launch, const Execution& execution) {
-  const Grid grid{blocks, 0, static_cast<cudaStream_t>(execution.stream)};
-  check((kernels_of(launch.call.storage).*kernel)(launch, grid));
+  check((kernels_of(launch.call.storage).*kernel)(launch, grid_of(blocks, execution)));
 }
 
 int64_t packets_of(const Plan& plan, int64_t batch) {
@@ -149,55 +160,55 @@ std::string device_report() {
     report += "; device " + std::to_string(device) + ": sm_" +
               std::to_string(attribute(cudaDevAttrComputeCapabilityMajor, device)) +
               std::to_string(attribute(cudaDevAttrComputeCapabilityMinor, device)) + ", " +
-              std::to_string(shared_limit(device)) + " bytes of shared memory a block";
+              std::to_string(limits(device).shared_bytes) + " bytes of shared memory a block" +
+              (limits(device).blocks > 1 ? ", clusters" : ", no clusters");
   }
   return report;
 }
 
-int64_t shared_limit(int device) { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device); }
-
-int64_t forward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64_t shared_limit) {
-  return scratch_bytes(plan, schedule, forward_layout(plan, schedule.storage, shared_limit));
+Limits limits(int device) {
+  return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+          attribute(cudaDevAttrClusterLaunch, device) != 0 ? most_cluster_blocks : 1};
 }
 
-int64_t backward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64_t shared_limit) {
-  return scratch_bytes(plan, schedule, backward_layout(plan, schedule.storage, segment_of(schedule), shared_limit));
+int64_t forward_scratch_bytes(const Plan& plan, const Schedule& schedule, const Limits& limits) {
+  return scratch_bytes(plan, schedule, forward_layout(plan, schedule.storage, limits));
+}
+
+int64_t backward_scratch_bytes(const Plan& plan, const Schedule& schedule, const Limits& limits) {
+  return scratch_bytes(plan, schedule, backward_layout(plan, schedule.storage, segment_of(schedule), limits));
 }
 
 int64_t bank_gradient_scratch_bytes(const Plan& plan, int64_t batch) {
-  return blocks_of(batch) * plan.filters * plan.offset_count * plan.channels * static_cast<int64_t>(sizeof(float));
+  return samples_at_once(batch) * plan.filters * plan.offset_count * plan.channels *
+         static_cast<int64_t>(sizeof(float));
 }
 
 void launch_forward(const Plan& plan, const Tables& tables, const ForwardCall& call, const Execution& execution) {
   if (call.schedule.batch == 0) return;
   const DeviceGuard guard(execution.device);
   const Storage storage = call.schedule.storage;
-  const Layout layout = forward_layout(plan, storage, shared_limit(execution.device));
+  const Layout layout = forward_layout(plan, storage, limits(execution.device));
   const ForwardLaunch launch{prepare(plan, tables, call, layout, execution), call};
-  const Grid grid{blocks_of(call.schedule.batch), layout.shared_bytes, static_cast<cudaStream_t>(execution.stream)};
-  check(kernels_of(storage).forward(launch, grid, execution.tf32));
+  check(kernels_of(storage).forward(launch, grid_of(call.schedule, layout, execution), execution.tf32));
 }
 
 void launch_backward(const Plan& plan, const Tables& tables, const BackwardCall& call, const Execution& execution) {
   const DeviceGuard guard(execution.device);
   const Schedule& schedule = call.schedule;
   const Kernels& kernels = kernels_of(schedule.storage);
-  const Layout layout = backward_layout(plan, schedule.storage, segment_of(schedule), shared_limit(execution.device));
+  const Layout layout = backward_layout(plan, schedule.storage, segment_of(schedule), limits(execution.device));
   const Common common = prepare(plan, tables, call, layout, execution);
   const WeightLayout gradients(plan, common.widths, sizeof(float));
-  const auto stream = static_cast<cudaStream_t>(execution.stream);
-  const int64_t blocks = blocks_of(schedule.batch);
-  if (blocks > 0) {
-    check(kernels.backward(BackwardLaunch{common, gradients, call}, Grid{blocks, layout.shared_bytes, stream},
-                           execution.tf32));
-  }
+  const Grid grid = grid_of(schedule, layout, execution);
+  if (grid.blocks > 0) check(kernels.backward(BackwardLaunch{common, gradients, call}, grid, execution.tf32));
   const RuleGradients& g = call.gradients;
   const CollectLaunch collect{common,
                               gradients,
-                              static_cast<int>(blocks),
+                              static_cast<int>(grid.blocks),
                               {g.bank, g.hidden_weight, g.hidden_bias, g.head_weight, g.head_bias, g.rate},
                               schedule.shared_drive ? call.drive_gradient : nullptr};
-  check(kernels.collect(collect, Grid{blocks_for(gradients.size), 0, stream}));
+  check(kernels.collect(collect, grid_of(blocks_for(gradients.size), execution)));
 }
 
 void launch_perceive(const Plan& plan, const Tables& tables, const PerceptionCall& call, const Execution& execution) {
@@ -219,7 +230,7 @@ void launch_bank_gradient(const Plan& plan, const Tables& tables, const Percepti
                           const Execution& execution) {
   const DeviceGuard guard(execution.device);
   const PerceptionLaunch launch{plan, tables, call, static_cast<float*>(execution.scratch)};
-  if (call.batch > 0) launch_perception(&Kernels::bank_gradient, blocks_of(call.batch), launch, execution);
+  if (call.batch > 0) launch_perception(&Kernels::bank_gradient, samples_at_once(call.batch), launch, execution);
   const int64_t size = int64_t{plan.filters} * plan.offset_count * plan.channels;
   launch_perception(&Kernels::collect_bank, blocks_for(size), launch, execution);
 }

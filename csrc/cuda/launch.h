@@ -4,6 +4,7 @@
 #include <string>
 
 #include "../plan.h"
+#include "layout.h"
 #include "tables.h"
 
 namespace cube {
@@ -20,11 +21,10 @@ struct Execution {
 std::string device_problem(int device);
 // The driver and every device, for people to read.
 std::string device_report();
-// Shared memory that a block may have, in bytes.
-int64_t shared_limit(int device);
+Limits limits(int device);
 
-int64_t forward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64_t shared_limit);
-int64_t backward_scratch_bytes(const Plan& plan, const Schedule& schedule, int64_t shared_limit);
+int64_t forward_scratch_bytes(const Plan& plan, const Schedule& schedule, const Limits& limits);
+int64_t backward_scratch_bytes(const Plan& plan, const Schedule& schedule, const Limits& limits);
 int64_t bank_gradient_scratch_bytes(const Plan& plan, int64_t batch);
 
 // Each throws std::runtime_error with CUDA's reason if it cannot be launched.

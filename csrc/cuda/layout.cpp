@@ -25,9 +25,8 @@ class Allocator {
   explicit Allocator(int64_t shared_limit) : limit_(shared_limit) {}
   Place shared(int64_t bytes) { return {true, advance(shared_bytes, bytes)}; }
   Place scratch(int64_t bytes) { return {false, advance(slice_bytes, bytes)}; }
-  Place shared_if_it_fits(int64_t bytes) {
-    return shared_bytes + round_up(bytes, alignment) <= limit_ ? shared(bytes) : scratch(bytes);
-  }
+  Place shared_if_it_fits(int64_t bytes) { return fits(bytes) ? shared(bytes) : scratch(bytes); }
+  bool fits(int64_t bytes) const { return shared_bytes + round_up(bytes, alignment) <= limit_; }
 
   int64_t shared_bytes = 0, slice_bytes = 0;
 
@@ -42,8 +41,14 @@ class Allocator {
 
 class Planner {
  public:
-  Planner(const Plan& plan, Storage storage)
-      : plan_(plan), widths_(plan), number_(storage_bytes(storage)), weights_(plan, widths_, number_) {}
+  Planner(const Plan& plan, Storage storage, int blocks)
+      : plan_(plan),
+        widths_(plan),
+        number_(storage_bytes(storage)),
+        weights_(plan, widths_, number_),
+        blocks_(blocks),
+        cells_bits_(blocks > 1 ? bits_for((plan.cells + blocks - 1) / blocks) : 0),
+        cells_(blocks > 1 ? int64_t{1} << cells_bits_ : plan.cells) {}
 
   Layout forward(Choice choice, int64_t limit) const {
     Allocator memory(limit);
@@ -56,16 +61,20 @@ class Planner {
   Layout backward(Choice choice, int64_t segment, int64_t limit) const {
     Allocator memory(limit);
     Layout layout = step(choice, memory);
-    const int64_t gradient_bytes = plan_.cells * widths_.stride * float_bytes;
+    const int64_t gradient_bytes = round_up(cells_ * widths_.stride * float_bytes, alignment);
     const int64_t weight_bytes = int64_t{WeightLayout(plan_, widths_, float_bytes).size} * float_bytes;
     layout.slopes = memory.shared(int64_t{layout.tile_rows} * layout.slope_stride * float_bytes);
     // The more often a step reads and writes it, the earlier it gets its place.
-    layout.gradient = memory.shared_if_it_fits(gradient_bytes);
-    layout.other_gradient = memory.shared_if_it_fits(gradient_bytes);
+    // Either holds the new states while a segment is replayed, and a cluster's blocks, which read those, take both for
+    // of one kind.
+    const bool both_shared = blocks_ == 1 || memory.fits(2 * gradient_bytes);
+    for (Place* place : {&layout.gradient, &layout.other_gradient}) {
+      *place = both_shared ? memory.shared_if_it_fits(gradient_bytes) : memory.scratch(gradient_bytes);
+    }
     layout.next = layout.other_gradient;  // in use while the segment is replayed, when that is not
     layout.weight_gradient = memory.shared_if_it_fits(weight_bytes);
-    layout.percept_gradient = memory.shared_if_it_fits(plan_.cells * widths_.percepts * float_bytes);
-    layout.drive_gradient = memory.scratch(plan_.cells * widths_.drive * float_bytes);
+    layout.percept_gradient = memory.shared_if_it_fits(cells_ * widths_.percepts * float_bytes);
+    layout.drive_gradient = memory.scratch(cells_ * widths_.drive * float_bytes);
     layout.segment = memory.scratch(segment * state_bytes());
     layout.segment_lives = memory.scratch(segment * lives());
     layout.result = layout.weight_gradient.shared ? memory.scratch(weight_bytes) : layout.weight_gradient;
@@ -78,6 +87,9 @@ class Planner {
   // What both directions need for a step.
   Layout step(Choice choice, Allocator& memory) const {
     Layout layout{};
+    layout.blocks = blocks_;
+    layout.cells = static_cast<int>(cells_);
+    layout.cells_bits = cells_bits_;
     layout.tile_rows = choice.tile_rows;
     layout.input_stride = widths_.inputs + row_padding / number_;
     layout.activated_stride = widths_.hidden + row_padding / number_;
@@ -102,24 +114,47 @@ class Planner {
     return layout;
   }
 
-  int64_t state_bytes() const { return plan_.cells * widths_.stride * number_; }
-  int64_t lives() const { return plan_.alive_channel >= 0 ? plan_.cells : 0; }
+  static int bits_for(int64_t count) {
+    int bits = 0;
+    while (int64_t{1} << bits < count) ++bits;
+    return bits;
+  }
+  int64_t state_bytes() const { return cells_ * widths_.stride * number_; }
+  int64_t lives() const { return plan_.alive_channel >= 0 ? cells_ : 0; }
 
   const Plan& plan_;
   Widths widths_;
   int number_;  // bytes of one as stored
   WeightLayout weights_;
+  int blocks_, cells_bits_;
+  int64_t cells_;  // of a block
 };
 
-// The first choice that fits; the least one has to.
-template <class Make>
-Layout best(const Plan& plan, int64_t limit, const Make& make) {
+// The first choice that fits and pleases; without one, the least.
+template <class Make, class Pleases>
+Layout first_choice(const Limits& limits, const Make& make, const Pleases& pleases) {
   for (const Choice& choice : choices) {
-    const bool idle_rows = choice.tile_rows > round_up(plan.cells, fragment) && choice.tile_rows > 32;
     const Layout layout = make(choice);
-    if (!idle_rows && layout.shared_bytes <= limit) return layout;
+    const bool idle_rows = choice.tile_rows > round_up(layout.cells, fragment) && choice.tile_rows > 32;
+    if (!idle_rows && layout.shared_bytes <= limits.shared_bytes && pleases(layout)) return layout;
   }
   return make(least_choice);
+}
+
+// make(planner, choice) is a layout; is_resident(layout) tells whether it keeps the cells in shared memory.
+template <class Make, class IsResident>
+Layout best(const Plan& plan, Storage storage, const Limits& limits, const Make& make, const IsResident& is_resident) {
+  const auto anything = [](const Layout&) { return true; };
+  for (int blocks = 1;; blocks *= 2) {
+    const Planner planner(plan, storage, blocks);
+    const auto made = [&](Choice choice) { return make(planner, choice); };
+    if (blocks == 1 && (limits.blocks == 1 || made(least_choice).shared_bytes <= limits.shared_bytes)) {
+      return first_choice(limits, made, anything);
+    }
+    const Layout layout = first_choice(limits, made, is_resident);
+    if (layout.shared_bytes <= limits.shared_bytes && is_resident(layout)) return layout;
+    if (blocks == limits.blocks) return first_choice(limits, made, anything);
+  }
 }
 
 }  // namespace
@@ -153,19 +188,23 @@ WeightLayout::WeightLayout(const Plan& plan, const Widths& widths, int number_by
   size = end;
 }
 
-int64_t least_shared_bytes(const Plan& plan, Storage storage) {
-  const Planner planner(plan, storage);
+int64_t least_shared_bytes(const Plan& plan, Storage storage, int blocks) {
+  const Planner planner(plan, storage, blocks);
   return std::max(planner.forward(least_choice, 0).shared_bytes, planner.backward(least_choice, 1, 0).shared_bytes);
 }
 
-Layout forward_layout(const Plan& plan, Storage storage, int64_t shared_limit) {
-  const Planner planner(plan, storage);
-  return best(plan, shared_limit, [&](Choice choice) { return planner.forward(choice, shared_limit); });
+Layout forward_layout(const Plan& plan, Storage storage, const Limits& limits) {
+  return best(
+      plan, storage, limits,
+      [&](const Planner& planner, Choice choice) { return planner.forward(choice, limits.shared_bytes); },
+      [](const Layout& layout) { return layout.next.shared; });
 }
 
-Layout backward_layout(const Plan& plan, Storage storage, int64_t segment, int64_t shared_limit) {
-  const Planner planner(plan, storage);
-  return best(plan, shared_limit, [&](Choice choice) { return planner.backward(choice, segment, shared_limit); });
+Layout backward_layout(const Plan& plan, Storage storage, int64_t segment, const Limits& limits) {
+  return best(
+      plan, storage, limits,
+      [&](const Planner& planner, Choice choice) { return planner.backward(choice, segment, limits.shared_bytes); },
+      [](const Layout& layout) { return layout.gradient.shared && layout.other_gradient.shared; });
 }
 
 }  // namespace cube

@@ -1,4 +1,5 @@
-// What a block of threads is, and where it keeps what it works on: decided on the host before a launch.
+// What a block of threads is, how many share a sample, and where each keeps what it works on: decided on the host
+// before a launch.
 #pragma once
 #include <cstdint>
 
@@ -9,8 +10,9 @@ namespace cube {
 constexpr int block_threads = 256;
 constexpr int warp_threads = 32;
 constexpr int block_warps = block_threads / warp_threads;
-// Of a backward pass: its scratch grows with them, and the order of its sums depends on them.
-constexpr int most_blocks = 512;
+// Samples under way at once. A backward pass's scratch grows with them, and the order of its sums depends on them.
+constexpr int most_samples = 512;
+constexpr int most_cluster_blocks = 8;  // that every GPU with clusters has
 
 constexpr int packet = 4;     // channels are padded with zeros to whole packets of numbers
 constexpr int fragment = 16;  // and the sides of matrices to whole fragments
@@ -47,6 +49,10 @@ struct Place {
 
 // All of a block's memory. What it does not use has no place.
 struct Layout {
+  int blocks;      // that share a sample: a cluster, if there are several
+  int cells;       // of a sample for each of them, one after another; the last ones may have fewer
+  int cells_bits;  // of several: `cells` is that power of two
+
   int tile_rows;                                                  // cells that go through the layers together
   int input_stride, activated_stride, slope_stride, head_stride;  // of the tile's rows, in numbers
 
@@ -75,11 +81,18 @@ struct Layout {
   int64_t slice_bytes;  // of the scratch, for each block
 };
 
-// The least shared memory that a block needs for either direction of a call, in bytes.
-int64_t least_shared_bytes(const Plan& plan, Storage storage);
+// What a device has.
+struct Limits {
+  int64_t shared_bytes;  // of a block
+  int blocks;            // of a cluster; 1: there are no clusters
+};
 
-// The layout that makes the best of `shared_limit` bytes, at least `least_shared_bytes`.
-Layout forward_layout(const Plan& plan, Storage storage, int64_t shared_limit);
-Layout backward_layout(const Plan& plan, Storage storage, int64_t segment, int64_t shared_limit);
+// The least shared memory, in bytes, that each of so many blocks needs for either direction of a call.
+int64_t least_shared_bytes(const Plan& plan, Storage storage, int blocks);
+
+// The layout that makes the best of the device; the most blocks must have `least_shared_bytes`. One block takes the
+// sample if it can; otherwise as few as keep all states and gradients of the cells in shared memory, or the most.
+Layout forward_layout(const Plan& plan, Storage storage, const Limits& limits);
+Layout backward_layout(const Plan& plan, Storage storage, int64_t segment, const Limits& limits);
 
 }  // namespace cube

@@ -43,12 +43,12 @@ __device__ inline bool fires(const Plan& plan, const Moment& moment, int cell) {
 }
 
 // Whether the alive channel's largest value over the cell's neighborhood exceeds the threshold.
-template <class T>
-__device__ inline bool lives(const Plan& plan, const Tables& tables, const T* state, int stride, int cell) {
+template <class States>
+__device__ inline bool lives(const Plan& plan, const Tables& tables, const States& states, int cell) {
   const float threshold = static_cast<float>(plan.alive_threshold);
   for (int o = 0; o < plan.pool_count; ++o) {
     const int near = tables.pool[o * static_cast<int>(plan.cells) + cell];
-    if (near >= 0 && widened(state[near * stride + plan.alive_channel]) > threshold) return true;
+    if (near >= 0 && widened(states.of(near)[plan.alive_channel]) > threshold) return true;
   }
   return false;
 }

@@ -1,4 +1,4 @@
-// The resident rollout and its backward pass: a block takes sample after sample through all steps.
+// The resident rollout and its backward pass: a group of blocks takes sample after sample through all steps.
 #pragma once
 #include "gradient.h"
 
@@ -10,8 +10,9 @@ struct Movement {
   double change, size;
 };
 
-template <class T>
-__device__ inline bool has_converged(const Block<T>& block, double tolerance) {
+// Begins and ends between barriers of the group.
+template <class T, class Group>
+__device__ inline bool has_converged(const Block<T, Group>& block, double tolerance) {
   Movement sum{0, 0};
   for_each(block.cells * block.widths.stride, [&](int i) {
     const double before = widened(block.state[i]), moved = widened(block.next[i]) - before;
@@ -24,28 +25,32 @@ __device__ inline bool has_converged(const Block<T>& block, double tolerance) {
   }
   Movement* of_warps = block.template at<Movement>(block.layout.movement);
   if (threadIdx.x % warp_threads == 0) of_warps[threadIdx.x / warp_threads] = sum;
-  __syncthreads();
+  Group::synchronize();
   Movement total{0, 0};
-  for (int warp = 0; warp < block_warps; ++warp) {
-    total.change += of_warps[warp].change;
-    total.size += of_warps[warp].size;
+  for (int rank = 0; rank < Group::size(block.layout); ++rank) {
+    const Movement* of_block = Group::in_block(rank, of_warps);
+    for (int warp = 0; warp < block_warps; ++warp) {
+      total.change += of_block[warp].change;
+      total.size += of_block[warp].size;
+    }
   }
+  Group::synchronize();
   return sqrt(total.change) <= tolerance * sqrt(total.size);
 }
 
 // Copies a state, padding and all.
-template <class T>
-__device__ inline void copy_state(const Block<T>& block, const T* from, T* to) {
+template <class T, class Group>
+__device__ inline void copy_state(const Block<T, Group>& block, const T* from, T* to) {
   for_each(block.cells * block.packets,
            [&](int i) { store<packet>(to + i * packet, load<packet>(from + i * packet)); });
 }
 
 // All steps of one sample.
-template <class T, class Products>
-__device__ void sample_forward(const ForwardCall& call, Block<T>& block, const Sample<T>& sample) {
+template <class Products, class T, class Group>
+__device__ void sample_forward(const ForwardCall& call, Block<T, Group>& block, const Sample<T, Group>& sample) {
   const Schedule& schedule = call.schedule;
   sample.read(call.state, 0, block.state);
-  __syncthreads();
+  Group::synchronize();
   int64_t step = 0;
   for (bool converged = false; step < schedule.steps && !converged; ++step) {
     if (call.checkpoints != nullptr && step > 0 && step % schedule.checkpoint_every == 0) {
@@ -53,14 +58,13 @@ __device__ void sample_forward(const ForwardCall& call, Block<T>& block, const S
     }
     advance<Products>(block, sample, step);
     converged = schedule.tolerance >= 0 && has_converged(block, schedule.tolerance);
-    __syncthreads();
     if (block.layout.next.shared) {
       T* const old = block.state;
       block.state = block.next;
       block.next = old;
     } else {
       copy_state(block, block.next, block.state);
-      __syncthreads();
+      Group::synchronize();
     }
     if (schedule.trajectory_every > 0 && (step + 1) % schedule.trajectory_every == 0) {
       sample.write(block.state, call.trajectory, (step + 1) / schedule.trajectory_every - 1);
@@ -72,22 +76,34 @@ __device__ void sample_forward(const ForwardCall& call, Block<T>& block, const S
     }
   }
   sample.write(block.state, call.result, 0);
-  if (call.taken != nullptr && threadIdx.x == 0) call.taken[sample.index] = step;
+  if (call.taken != nullptr && threadIdx.x == 0 && block.first == 0) call.taken[sample.index] = step;
 }
 
-template <class T, class Products>
-__global__ void __launch_bounds__(block_threads, 1) forward(const __grid_constant__ ForwardLaunch launch) {
-  Block<T> block(launch.common);
+// Calls visit(index) for every sample of the group's.
+template <class Group, class Visit>
+__device__ inline void for_each_sample(const Common& call, Visit&& visit) {
+  const int size = Group::size(call.layout);
+  for (int64_t index = blockIdx.x / size; index < call.schedule.batch; index += gridDim.x / size) visit(index);
+}
+
+template <class T, class Products, class Group>
+__device__ void samples_forward(const ForwardLaunch& launch) {
+  Block<T, Group> block(launch.common);
   stage_weights(block);
-  for (int64_t index = blockIdx.x; index < launch.common.schedule.batch; index += gridDim.x) {
-    sample_forward<T, Products>(launch.call, block, Sample<T>{block, index});
+  for_each_sample<Group>(launch.common, [&](int64_t index) {
+    sample_forward<Products>(launch.call, block, Sample<T, Group>{block, index});
     __syncthreads();
-  }
+  });
+}
+
+template <class T, class Products, class Group>
+__global__ void __launch_bounds__(block_threads, 1) forward(const __grid_constant__ ForwardLaunch launch) {
+  if constexpr (Group::compiles) samples_forward<T, Products, Group>(launch);
 }
 
 // The backward pass of one sample; `gradients.weights` is added to.
-template <class T, class Products>
-__device__ void sample_backward(const BackwardLaunch& launch, Block<T>& block, const Sample<T>& sample,
+template <class Products, class T, class Group>
+__device__ void sample_backward(const BackwardLaunch& launch, Block<T, Group>& block, const Sample<T, Group>& sample,
                                 Gradients gradients) {
   const BackwardCall& call = launch.call;
   const Schedule& schedule = launch.common.schedule;
@@ -109,7 +125,7 @@ __device__ void sample_backward(const BackwardLaunch& launch, Block<T>& block, c
     const int64_t start = (end - 1) / schedule.checkpoint_every * schedule.checkpoint_every;
     sample.read(start == 0 ? call.state : call.checkpoints, start == 0 ? 0 : start / schedule.checkpoint_every - 1,
                 block.state);
-    __syncthreads();
+    Group::synchronize();
     copy_state(block, block.state, segment);
     block.next = reinterpret_cast<T*>(gradients.state);
     for (int64_t step = start; step < end - unreplayed; ++step) {
@@ -118,12 +134,12 @@ __device__ void sample_backward(const BackwardLaunch& launch, Block<T>& block, c
       if (step + 1 == end) break;
       copy_state(block, block.next, block.state);
       copy_state(block, block.next, segment + (step + 1 - start) * state_size);
-      __syncthreads();
+      Group::synchronize();
     }
     for (int64_t step = end - 1; step >= start; --step) {
       copy_state(block, segment + (step - start) * state_size, block.state);
       if (can_die) block.living = lives + (step - start) * block.cells;
-      __syncthreads();
+      Group::synchronize();
       step_gradient<Products>(block, launch.gradients, sample, step, gradients);
       if (every > 0 && step > 0 && step % every == 0) {
         sample.add(call.trajectory_gradient, step / every - 1, gradients.state);
@@ -139,11 +155,12 @@ __device__ void sample_backward(const BackwardLaunch& launch, Block<T>& block, c
   sample.write(gradients.next, call.state_gradient, 0);
 }
 
-template <class T, class Products>
-__global__ void __launch_bounds__(block_threads, 1) backward(const __grid_constant__ BackwardLaunch launch) {
+// All samples of the group's.
+template <class T, class Products, class Group>
+__device__ void samples_backward(const BackwardLaunch& launch) {
   const BackwardCall& call = launch.call;
   const Schedule& schedule = launch.common.schedule;
-  Block<T> block(launch.common);
+  Block<T, Group> block(launch.common);
   const Layout& layout = block.layout;
   const Gradients gradients{
       block.template at<float>(layout.gradient),         block.template at<float>(layout.other_gradient),
@@ -153,22 +170,27 @@ __global__ void __launch_bounds__(block_threads, 1) backward(const __grid_consta
   stage_weights(block);
   fill_zero(gradients.weights, launch.gradients.size);
   if (schedule.shared_drive) fill_zero(gradients.drive, drive_size);
-  for (int64_t index = blockIdx.x; index < schedule.batch; index += gridDim.x) {
-    const Sample<T> sample{block, index};
+  for_each_sample<Group>(launch.common, [&](int64_t index) {
+    const Sample<T, Group> sample{block, index};
     if (!schedule.shared_drive) fill_zero(gradients.drive, drive_size);
     __syncthreads();
-    sample_backward<T, Products>(launch, block, sample, gradients);
+    sample_backward<Products>(launch, block, sample, gradients);
     __syncthreads();
     if (!schedule.shared_drive) {
-      T* to = static_cast<T*>(call.drive_gradient) + index * block.cells * drive;
+      T* to = static_cast<T*>(call.drive_gradient) + (index * block.plan.cells + block.first) * drive;
       for_each(block.cells * drive,
                [&](int i) { to[i] = narrowed<T>(gradients.drive[i / drive * block.widths.drive + i % drive]); });
     }
-  }
+  });
   if (layout.weight_gradient.shared) {
     float* result = block.template at<float>(layout.result);
     for_each(launch.gradients.size, [&](int i) { result[i] = gradients.weights[i]; });
   }
+}
+
+template <class T, class Products, class Group>
+__global__ void __launch_bounds__(block_threads, 1) backward(const __grid_constant__ BackwardLaunch launch) {
+  if constexpr (Group::compiles) samples_backward<T, Products, Group>(launch);
 }
 
 }  // namespace

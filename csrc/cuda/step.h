@@ -1,5 +1,6 @@
-// One step of a sample whose state lies in a block's shared memory.
+// One step of a sample whose state lies in the shared memory of a group of blocks.
 #pragma once
+#include "group.h"
 #include "kernels.h"
 #include "masks.h"
 #include "perceive.h"
@@ -8,12 +9,6 @@
 #include "../cell.h"  // after the numbers it computes with
 
 namespace cube {
-
-// The block's dynamic shared memory.
-__device__ inline unsigned char* shared_memory() {
-  extern __shared__ uint4 block_memory[];
-  return reinterpret_cast<unsigned char*>(block_memory);
-}
 
 namespace {
 
@@ -37,8 +32,9 @@ struct Weights {
   const T *bank, *hidden_weight, *hidden_bias, *head_weight, *head_bias, *rate;
 };
 
-// A block's view of its memory.
-template <class T>
+// A block's view of its memory and of its part of the cells, which it counts from 0. What lies in the tables and in the
+// caller's arrays is found by a cell's number in the sample, `first` more.
+template <class T, class Group>
 struct Block {
   __device__ explicit Block(const Common& call)
       : call(call),
@@ -46,7 +42,8 @@ struct Block {
         tables(call.tables),
         widths(call.widths),
         layout(call.layout),
-        cells(static_cast<int>(plan.cells)),
+        first(Group::first_cell(layout)),
+        cells(Group::cell_count(layout, static_cast<int>(plan.cells))),
         packets(widths.stride / packet),
         state(at<T>(layout.state)),
         next(at<T>(layout.next)),
@@ -67,12 +64,16 @@ struct Block {
     return reinterpret_cast<N*>(base + place.offset);
   }
 
+  // Of any cell of the sample.
+  __device__ auto states() const { return Group::rows(layout, state, true, widths.stride); }
+  __device__ auto next_states() const { return Group::rows(layout, next, layout.next.shared, widths.stride); }
+
   const Common& call;
   const Plan& plan;
   const Tables& tables;
   const Widths& widths;
   const Layout& layout;
-  int cells;
+  int first, cells;
   int packets;  // of a cell
   Weights<T> weights;
   T* state;
@@ -85,14 +86,14 @@ struct Block {
 };
 
 // What the caller's arrays hold for one sample.
-template <class T>
+template <class T, class Group>
 struct Sample {
-  const Block<T>& block;
+  const Block<T, Group>& block;
   int64_t index;
 
-  // Where the sample begins in slice `slice` of [slices, batch, cells, channels].
+  // Where the block's cells of the sample begin in slice `slice` of [slices, batch, cells, channels].
   __device__ int64_t start(int64_t slice) const {
-    return (slice * block.call.schedule.batch + index) * block.cells * block.plan.channels;
+    return ((slice * block.call.schedule.batch + index) * block.plan.cells + block.first) * block.plan.channels;
   }
   // Calls move(place in the caller's sample, place in the block's) for every packet, or for every number where channels
   // make no whole packets.
@@ -132,18 +133,18 @@ struct Sample {
     });
   }
   __device__ const T* drive() const {
-    const int64_t first = block.call.schedule.shared_drive ? 0 : index * block.cells;
-    return static_cast<const T*>(block.call.drive) + first * block.plan.drive;
+    const int64_t sample = block.call.schedule.shared_drive ? 0 : index;
+    return static_cast<const T*>(block.call.drive) + (sample * block.plan.cells + block.first) * block.plan.drive;
   }
   __device__ Moment moment(int64_t step) const {
     const uint8_t* mask = block.call.write_mask;
-    const int64_t first = block.call.schedule.shared_write_mask ? 0 : index * block.cells;
+    const int64_t first = block.call.schedule.shared_write_mask ? 0 : index * block.plan.cells;
     return {block.call.schedule.seed, index, step, mask == nullptr ? nullptr : mask + first};
   }
 };
 
-template <class T>
-__device__ inline void stage_weights(const Block<T>& block) {
+template <class T, class Group>
+__device__ inline void stage_weights(const Block<T, Group>& block) {
   if (!block.layout.weights.shared) return;
   constexpr int width = 16 / sizeof(T);
   const T* from = static_cast<const T*>(block.call.packed);
@@ -180,38 +181,39 @@ __device__ inline auto with_update(const Plan& plan, Body&& body) {
 }
 
 // The step size or a leaky cell's rate, times the fire mask's scale.
-template <class T>
-__device__ inline float pace(const Block<T>& block, int c) {
+template <class T, class Group>
+__device__ inline float pace(const Block<T, Group>& block, int c) {
   const Plan& plan = block.plan;
   const float whole = plan.update == Update::residual ? static_cast<float>(plan.step_size) : 1.0f;
   return (block.call.has_rate ? widened(block.weights.rate[c]) : whole) * static_cast<float>(plan.fire_scale);
 }
 
-// Cells of a tile: their places in the lattice are first .. first + count.
+// Cells of a tile: the block's first .. first + count.
 struct Tile {
   int first, count;
 };
 
 enum Flag : uint8_t { may_be_written = 1, has_fired = 2 };
 
-template <class T>
-__device__ inline void mark_cells(const Block<T>& block, const Moment& moment, const Tile& tile) {
+template <class T, class Group>
+__device__ inline void mark_cells(const Block<T, Group>& block, const Moment& moment, const Tile& tile) {
   for_each(tile.count, [&](int row) {
-    const int cell = tile.first + row;
+    const int cell = block.first + tile.first + row;
     block.flags[row] =
         (writable(moment, cell) ? may_be_written : 0) | (fires(block.plan, moment, cell) ? has_fired : 0);
   });
 }
 
 // Percepts of the tile's cells in rows of `to`; zeros past them.
-template <class T, class N>
-__device__ inline void perceive_tile(const Block<T>& block, const Tile& tile, N* to, int to_stride) {
+template <class T, class Group, class N>
+__device__ inline void perceive_tile(const Block<T, Group>& block, const Tile& tile, N* to, int to_stride) {
   const int stride = block.widths.stride, vectors = percept_count(block.plan);
   for_each(block.layout.tile_rows * block.packets, [&](int i) {
     const int row = i / block.packets, c = i % block.packets * packet;
     N* at = to + row * to_stride + c;
     if (row < tile.count) {
-      perceive<packet>(block.plan, block.tables, block.state, block.weights.bank, stride, tile.first + row, c,
+      perceive<packet>(block.plan, block.tables, block.states(), block.weights.bank, stride,
+                       block.first + tile.first + row, c,
                        [&](int vector, const Values<packet>& values) { store<packet>(at + vector * stride, values); });
     } else {
       for (int vector = 0; vector < vectors; ++vector) store<packet>(at + vector * stride, Values<packet>{});
@@ -220,8 +222,8 @@ __device__ inline void perceive_tile(const Block<T>& block, const Tile& tile, N*
 }
 
 // The input of the hidden layer, [own state; percepts; drive].
-template <class T>
-__device__ inline void fill_inputs(const Block<T>& block, const T* drive, const Tile& tile) {
+template <class T, class Group>
+__device__ inline void fill_inputs(const Block<T, Group>& block, const T* drive, const Tile& tile) {
   const Widths& widths = block.widths;
   const int stride = block.layout.input_stride, rows = block.layout.tile_rows;
   if (widths.own > 0) {
@@ -241,8 +243,8 @@ __device__ inline void fill_inputs(const Block<T>& block, const T* drive, const 
 }
 
 // The heads of a tile's cells; the activation's slopes too, unless that is null. Begins and ends between barriers.
-template <class Products, class T>
-__device__ inline void evaluate_heads(const Block<T>& block, const T* drive, const Tile& tile, float* slopes) {
+template <class Products, class T, class Group>
+__device__ inline void evaluate_heads(const Block<T, Group>& block, const T* drive, const Tile& tile, float* slopes) {
   const Widths& widths = block.widths;
   const Layout& layout = block.layout;
   const Weights<T>& weights = block.weights;
@@ -279,22 +281,22 @@ __device__ inline void evaluate_heads(const Block<T>& block, const T* drive, con
   __syncthreads();
 }
 
-// The new state of channel c of a cell that was x and proposes y.
-template <class T>
-__device__ inline float accepted(const Block<T>& block, float x, float y, int cell, int c) {
+// The new state of channel c of the block's cell that was x and proposes y.
+template <class T, class Group>
+__device__ inline float accepted(const Block<T, Group>& block, float x, float y, int cell, int c) {
   const Plan& plan = block.plan;
   if (plan.clamps) {
     const float low = static_cast<float>(plan.low), high = static_cast<float>(plan.high);
     y = y < low ? low : y;  // so a NaN stays a NaN
     y = y > high ? high : y;
   }
-  if (block.tables.retention != nullptr) y *= block.tables.retention[cell];
+  if (block.tables.retention != nullptr) y *= block.tables.retention[block.first + cell];
   return block.tables.may_change[c] ? y : x;
 }
 
 // The new states of a tile's cells from their heads, up to death.
-template <class T>
-__device__ inline void update_tile(const Block<T>& block, const Tile& tile) {
+template <class T, class Group>
+__device__ inline void update_tile(const Block<T, Group>& block, const Tile& tile) {
   const int stride = block.widths.stride;
   for_each(tile.count * stride, [&](int i) {
     const int row = i / stride, c = i % stride, cell = tile.first + row;
@@ -312,44 +314,44 @@ __device__ inline void update_tile(const Block<T>& block, const Tile& tile) {
   });
 }
 
-// Kills the cells of the new state that do not live. Begins and ends between barriers.
-template <class T>
-__device__ inline void settle(const Block<T>& block, const Moment& moment) {
+// Kills the cells of the new state that do not live. Begins and ends between barriers of the group.
+template <class T, class Group>
+__device__ inline void settle(const Block<T, Group>& block, const Moment& moment) {
   const Plan& plan = block.plan;
   const int stride = block.widths.stride;
   if (plan.alive_after) {
     for_each(block.cells, [&](int cell) {
       const bool lived = !plan.alive_before || block.living[cell];
-      block.living[cell] = lived && lives(plan, block.tables, block.next, stride, cell);
+      block.living[cell] = lived && lives(plan, block.tables, block.next_states(), block.first + cell);
     });
-    __syncthreads();
+    Group::synchronize();
   }
   for_each(block.cells * stride, [&](int i) {
     const int cell = i / stride;
-    if (block.living[cell] || !writable(moment, cell) || !block.tables.may_change[i % stride]) return;
+    if (block.living[cell] || !writable(moment, block.first + cell) || !block.tables.may_change[i % stride]) return;
     block.next[i] = narrowed<T>(static_cast<float>(plan.dead_value));
   });
-  __syncthreads();
+  Group::synchronize();
 }
 
-// Calls visit(tile) for all cells.
-template <class T, class Visit>
-__device__ inline void for_each_tile(const Block<T>& block, Visit&& visit) {
+// Calls visit(tile) for all of the block's cells.
+template <class T, class Group, class Visit>
+__device__ inline void for_each_tile(const Block<T, Group>& block, Visit&& visit) {
   const int rows = block.layout.tile_rows;
   for (int first = 0; first < block.cells; first += rows) {
     visit(Tile{first, block.cells - first < rows ? block.cells - first : rows});
   }
 }
 
-// block.next from block.state; block.living, too. Begins and ends between barriers.
-template <class Products, class T>
-__device__ inline void advance(const Block<T>& block, const Sample<T>& sample, int64_t step) {
+// block.next from block.state; block.living, too. Begins and ends between barriers of the group.
+template <class Products, class T, class Group>
+__device__ inline void advance(const Block<T, Group>& block, const Sample<T, Group>& sample, int64_t step) {
   const Plan& plan = block.plan;
   const Moment moment = sample.moment(step);
   const bool can_die = plan.alive_channel >= 0;
   if (can_die && plan.alive_before) {
     for_each(block.cells,
-             [&](int cell) { block.living[cell] = lives(plan, block.tables, block.state, block.widths.stride, cell); });
+             [&](int cell) { block.living[cell] = lives(plan, block.tables, block.states(), block.first + cell); });
   }
   for_each_tile(block, [&](const Tile& tile) {
     mark_cells(block, moment, tile);
@@ -357,6 +359,7 @@ __device__ inline void advance(const Block<T>& block, const Sample<T>& sample, i
     update_tile(block, tile);
     __syncthreads();
   });
+  Group::join();
   if (can_die) settle(block, moment);
 }
 

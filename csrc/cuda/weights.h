@@ -69,10 +69,10 @@ __global__ void __launch_bounds__(block_threads, 1) collect(const __grid_constan
   const Plan& plan = common.plan;
   const Widths& widths = common.widths;
   // In the order of the blocks, which the batch alone decides.
-  const auto sum = [&](const Place& place, int64_t element) {
+  const auto sum = [&](const Place& place, int first_block, int step, int64_t element) {
     float sum = 0;
     const unsigned char* from = common.slices + place.offset;
-    for (int block = 0; block < launch.blocks; ++block) {
+    for (int block = first_block; block < launch.blocks; block += step) {
       sum += reinterpret_cast<const float*>(from + block * common.layout.slice_bytes)[element];
     }
     return sum;
@@ -82,12 +82,14 @@ __global__ void __launch_bounds__(block_threads, 1) collect(const __grid_constan
     T* tensor = static_cast<T*>(launch.to[source.tensor]);
     if (tensor == nullptr || source.index < 0) return;
     const float scale = source.tensor == rate_tensor ? static_cast<float>(plan.fire_scale) : 1.0f;
-    tensor[source.index] = narrowed<T>(sum(common.layout.result, i) * scale);
+    tensor[source.index] = narrowed<T>(sum(common.layout.result, 0, 1, i) * scale);
   });
   if (launch.shared_drive == nullptr) return;
   for_each_of_grid(plan.cells * plan.drive, [&](int64_t i) {
-    const int64_t element = i / plan.drive * widths.drive + i % plan.drive;
-    static_cast<T*>(launch.shared_drive)[i] = narrowed<T>(sum(common.layout.drive_gradient, element));
+    const Layout& layout = common.layout;
+    const int cell = static_cast<int>(i / plan.drive), rank = cell / layout.cells;  // of the blocks that have the cell
+    const int64_t element = (cell - rank * layout.cells) * widths.drive + i % plan.drive;
+    static_cast<T*>(launch.shared_drive)[i] = narrowed<T>(sum(layout.drive_gradient, rank, layout.blocks, element));
   });
 }
 

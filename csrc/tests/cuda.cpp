@@ -233,11 +233,11 @@ Problem::Results run_cuda(Problem& problem, bool tf32 = false, cudaStream_t stre
   Device device(problem.plan());
   return problem.run(
       [&](const Plan& plan, const ForwardCall& call) {
-        const int64_t bytes = forward_scratch_bytes(plan, call.schedule, shared_limit(0));
+        const int64_t bytes = forward_scratch_bytes(plan, call.schedule, limits(0));
         launch_forward(plan, device.tables(), call, device.execution(bytes, tf32, stream));
       },
       [&](const Plan& plan, const BackwardCall& call) {
-        const int64_t bytes = backward_scratch_bytes(plan, call.schedule, shared_limit(0));
+        const int64_t bytes = backward_scratch_bytes(plan, call.schedule, limits(0));
         launch_backward(plan, device.tables(), call, device.execution(bytes, tf32, stream));
       });
 }
@@ -281,6 +281,49 @@ TEST(tf32_rollouts_are_near_native_ones) {
   Problem problem(all_options().front(), Storage::float32);
   check_close(run_cuda(problem, true), problem.run(rollout_forward<float>, rollout_backward<float>), 2e-2, "tf32");
 }
+
+// A device on which a block has so much shared memory, for as long as this lives.
+class SharedMemory {
+ public:
+  explicit SharedMemory(int64_t bytes) { setenv("CUBE_EMULATED_SHARED_BYTES", std::to_string(bytes).c_str(), 1); }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+  ~SharedMemory() { unsetenv("CUBE_EMULATED_SHARED_BYTES"); }
+};
+
+// ThreadSanitizer's time grows with the square of the threads. It takes what has every barrier of a cluster.
+#ifdef __SANITIZE_THREAD__
+bool is_taken(const Options& options, int blocks) {
+  return blocks == 4 && (options.alive_after || options.tolerance >= 0);
+}
+#else
+bool is_taken(const Options&, int) { return true; }
+#endif
+
+// With the least shared memory that clusters of eight need, some of which have no cells, or with so much that four keep
+// all states and gradients there.
+void check_clusters(Storage storage, int blocks, const char* order, double tolerance) {
+  setenv("CUBE_EMULATED_ORDER", order, 1);
+  const Shape uneven = {5, 6, 9}, even = {4, 8, 8};
+  for (Options options : all_options()) {
+    if (!is_taken(options, blocks)) continue;
+    options.hidden = std::min(options.hidden, 13);
+    options.shape = blocks == 8 ? uneven : even;
+    Problem problem(options, storage);
+    const Plan& plan = problem.plan();
+    const int64_t enough = forward_layout(plan, storage, {0, 1}).shared_bytes;
+    const SharedMemory memory(blocks == 8 ? least_shared_bytes(plan, storage, 8) : enough - 1);
+    const int forth = forward_layout(plan, storage, limits(0)).blocks;
+    const int back = backward_layout(plan, storage, 2, limits(0)).blocks;
+    CHECK(forth > 1 && back == blocks, "%s: %d and %d blocks", options.name, forth, back);
+    check_close(run_cuda(problem), problem.run(rollout_forward<float>, rollout_backward<float>), tolerance,
+                options.name);
+  }
+}
+
+TEST(clusters_of_eight_equal_native_rollouts) { check_clusters(Storage::float32, 8, reverse_order, 1e-5); }
+TEST(clusters_of_four_equal_native_rollouts) { check_clusters(Storage::float32, 4, forward_order, 1e-5); }
+TEST(clusters_equal_native_rollouts_in_half_width) { check_clusters(Storage::bfloat16, 8, random_order, 2e-2); }
 
 // A stream of another device than the current one refuses launches.
 TEST(a_call_runs_on_the_device_of_its_stream_and_leaves_the_current_one) {

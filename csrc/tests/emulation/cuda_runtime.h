@@ -1,10 +1,10 @@
 // What the kernels use of CUDA, on the CPU: the same sources compile with this folder ahead on the include path.
 //
-// A CUDA thread is a fiber; the threads of a block take turns at barriers and warp-wide operations alone, and blocks
-// run one after another. Before each block its shared memory is filled with NaN. Barriers that not all threads reach,
-// blocks that are too large, and more shared memory than was asked for are errors. AddressSanitizer sees what lies past
-// a block's shared memory as poisoned; ThreadSanitizer sees every CUDA thread as a thread of its own, ordered with
-// others by barriers alone, and neighboring blocks as not ordered at all.
+// A CUDA thread is a fiber; the threads of a cluster (of one block where a launch names none) take turns at barriers
+// and warp-wide operations alone, and clusters run one after another. Before each its blocks' shared memory is filled
+// with NaN. Barriers that not all threads reach, blocks that are too large, and more shared memory than was asked for
+// are errors. AddressSanitizer sees what lies past a block's shared memory as poisoned; ThreadSanitizer sees every CUDA
+// thread as a thread of its own, ordered with others by barriers alone, and neighboring clusters as not ordered at all.
 //
 // Not emulated: other memory spaces, asynchronous copies, partial warps, streams, time.
 #pragma once
@@ -38,6 +38,9 @@ unsigned thread_index();
 unsigned block_index();
 unsigned grid_size();
 void synchronize_block();
+void synchronize_cluster();
+unsigned char* shared_memory();          // the block's
+unsigned char* shared_memory(int rank);  // of a block of its cluster
 
 // What a kernel reads as threadIdx and the like.
 struct Coordinate {
@@ -102,7 +105,7 @@ void multiply_fragments(float (&sums)[4], const uint32_t (&a)[4], const uint32_t
   }
 }
 
-void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+void run(dim3 grid, dim3 block, unsigned cluster, size_t shared_bytes, const std::function<void()>& thread);
 
 }  // namespace emulation
 
@@ -139,7 +142,8 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInsuffic
 enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrComputeCapabilityMinor,
-  cudaDevAttrMaxSharedMemoryPerBlockOptin
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrClusterLaunch
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 #define CUDART_VERSION 13000
@@ -153,14 +157,27 @@ cudaError_t cudaGetLastError();
 const char* cudaGetErrorName(cudaError_t error);
 const char* cudaGetErrorString(cudaError_t error);
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
+
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
 
 namespace emulation {
 cudaError_t allow_shared_memory(const void* kernel, int bytes);
+unsigned cluster_of(const cudaLaunchConfig_t& config);
 cudaError_t check_launch(const void* kernel, const cudaLaunchConfig_t& config);
 }  // namespace emulation
 
@@ -174,6 +191,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   const cudaError_t error = emulation::check_launch(reinterpret_cast<const void*>(kernel), *config);
   if (error != cudaSuccess) return error;
-  emulation::run(config->gridDim, config->blockDim, config->dynamicSmemBytes, [&] { kernel(arguments...); });
+  emulation::run(config->gridDim, config->blockDim, emulation::cluster_of(*config), config->dynamicSmemBytes,
+                 [&] { kernel(arguments...); });
   return cudaSuccess;
 }

@@ -22,26 +22,17 @@ extern "C" void __tsan_java_alloc(unsigned long begin, unsigned long size);
 namespace emulation {
 namespace {
 
-constexpr int most_threads = 1024;
+constexpr unsigned most_blocks = 8, most_threads = 2048, most_block_threads = 1024;  // of a cluster
 constexpr size_t largest_shared = 232448, red_zone = 4096, stack_bytes = size_t{128} << 10;
 constexpr size_t warp_bytes = 2 * warp_threads * slot_bytes;
-constexpr size_t slots_start = largest_shared + red_zone;
+constexpr size_t slots_start = most_blocks * (largest_shared + red_zone);
 constexpr size_t stacks_start = slots_start + most_threads / warp_threads * warp_bytes;
 
-}  // namespace
-}  // namespace emulation
+// The shared memory of the blocks that run, and behind it what their warps exchange and the stacks of their threads.
+alignas(4096) unsigned char memory[stacks_start + most_threads * stack_bytes];
 
-namespace cube {
-// The shared memory of the block that runs, and behind it what its warps exchange and the stacks of its threads.
-alignas(4096) uint4
-    block_memory[(emulation::stacks_start + emulation::most_threads * emulation::stack_bytes) / sizeof(uint4)];
-}  // namespace cube
-
-namespace emulation {
-namespace {
-
-unsigned char* memory() { return reinterpret_cast<unsigned char*>(cube::block_memory); }
-unsigned char* stack_of(unsigned thread) { return memory() + stacks_start + thread * stack_bytes; }
+unsigned char* shared_of(unsigned block) { return memory + block * (largest_shared + red_zone); }
+unsigned char* stack_of(unsigned thread) { return memory + stacks_start + thread * stack_bytes; }
 
 // A number from the environment: what machine is emulated.
 int setting(const char* name, int otherwise) {
@@ -49,7 +40,7 @@ int setting(const char* name, int otherwise) {
   return text == nullptr ? otherwise : std::atoi(text);
 }
 
-enum class State { ready, at_barrier, at_warp, done };
+enum class State { ready, at_barrier, at_cluster, at_warp, done };
 enum class Order { forward, reverse, random };
 
 using Jump = void* [5];  // as __builtin_setjmp takes it
@@ -59,25 +50,30 @@ struct Fiber {
   Jump jump;           // where it goes on
   State state;
   bool begun;
-  unsigned place;
-  unsigned barriers, exchanges;  // so far
-  void* stack_of_scheduler;      // AddressSanitizer's
-  void* identity;                // ThreadSanitizer's
+  unsigned place, block, thread;                   // in the cluster, of the cluster's blocks, of the block's threads
+  unsigned barriers, cluster_barriers, exchanges;  // so far
+  void* stack_of_scheduler;                        // AddressSanitizer's
+  void* identity;                                  // ThreadSanitizer's
 };
 
 // The launch that runs.
 std::vector<Fiber> fibers;
 Fiber* current;
 Jump scheduler;
-unsigned the_block, the_grid;
+unsigned first_block, the_cluster, the_grid;  // the first of the blocks that run, how many they are, and all
 const std::function<void()>* the_thread;
 std::exception_ptr failure;
 
 // NaN in every format. Not by memset, which ThreadSanitizer would see.
 void fill_undefined() {
-  volatile uint64_t* words = reinterpret_cast<uint64_t*>(memory());
-  for (size_t i = 0; i < largest_shared / sizeof *words; ++i) words[i] = ~uint64_t{0};
+  for (unsigned block = 0; block < the_cluster; ++block) {
+    volatile uint64_t* words = reinterpret_cast<uint64_t*>(shared_of(block));
+    for (size_t i = 0; i < largest_shared / sizeof *words; ++i) words[i] = ~uint64_t{0};
+  }
 }
+
+// Barriers are numbered: those of a block's warps, of the block, and of its cluster.
+constexpr unsigned of_block = most_block_threads / warp_threads, of_cluster = of_block + 1;
 
 // What each sanitizer has to know of fibers and barriers.
 #if CUBE_SANITIZER == 1
@@ -98,25 +94,29 @@ void back_in_fiber(Fiber& fiber) {
 }
 void begin_launch(size_t) {}
 void end_launch() {}
-void begin_block(size_t shared_bytes) {
-  __asan_unpoison_memory_region(memory(), stacks_start + most_threads * stack_bytes);
+void begin_cluster(size_t shared_bytes) {
+  __asan_unpoison_memory_region(memory, stacks_start + fibers.size() * stack_bytes);
   fill_undefined();
-  __asan_poison_memory_region(memory() + shared_bytes, slots_start - shared_bytes);
+  for (unsigned block = 0; block < most_blocks; ++block) {
+    const size_t bytes = block < the_cluster ? shared_bytes : 0;
+    __asan_poison_memory_region(shared_of(block) + bytes, largest_shared + red_zone - bytes);
+  }
 }
 void arrive(unsigned, unsigned) {}
 void leave(unsigned, unsigned) {}
 #elif CUBE_SANITIZER == 2
-// Identities for CUDA threads: neighboring blocks take different ones, and nothing orders those. A launch comes after
+// Identities for CUDA threads: neighboring clusters take different ones, and nothing orders those. A launch comes after
 // what its caller did, and before what its caller does.
 constexpr unsigned identity_sets = 3;
-constexpr unsigned barriers_a_block = 2 * (most_threads / warp_threads + 1);
+constexpr unsigned barriers_a_block = 2 * (of_cluster + 1);
 std::vector<void*> identities;
 void* scheduler_identity;
 char launch_begun, launch_ended, barriers[1024 * barriers_a_block];
 
 // A barrier and the next one on the same threads are two: a thread may arrive at the next before another has left this.
 char* barrier_of(unsigned which, unsigned round) {
-  return barriers + the_block % 1024 * barriers_a_block + 2 * which + round % 2;
+  const unsigned block = first_block + (which == of_cluster ? 0 : current->block);
+  return barriers + block % 1024 * barriers_a_block + 2 * which + round % 2;
 }
 void leave_scheduler(Fiber& fiber, void**) { __tsan_switch_to_fiber(fiber.identity, __tsan_switch_to_fiber_no_sync); }
 void back_in_scheduler(void*) {}
@@ -127,20 +127,19 @@ void leave_fiber(Fiber& fiber) {
 }
 void back_in_fiber(Fiber&) {}
 void begin_launch(size_t threads) {
-  static const bool once =
-      (__tsan_java_init(reinterpret_cast<unsigned long>(memory()), sizeof cube::block_memory), true);
+  static const bool once = (__tsan_java_init(reinterpret_cast<unsigned long>(memory), sizeof memory), true);
   static_cast<void>(once);
   scheduler_identity = __tsan_get_current_fiber();
   while (identities.size() < threads * identity_sets) identities.push_back(__tsan_create_fiber(0));
   __tsan_release(&launch_begun);
 }
 void end_launch() { __tsan_acquire(&launch_ended); }
-void begin_block(size_t) {
+void begin_cluster(size_t) {
   fill_undefined();
-  // A block knows nothing of what others did in this memory.
-  __tsan_java_alloc(reinterpret_cast<unsigned long>(memory()), sizeof cube::block_memory);
+  // A cluster knows nothing of what others did in this memory.
+  __tsan_java_alloc(reinterpret_cast<unsigned long>(memory), stacks_start + fibers.size() * stack_bytes);
   for (Fiber& fiber : fibers) {
-    fiber.identity = identities[fiber.place + fibers.size() * (the_block % identity_sets)];
+    fiber.identity = identities[fiber.place + fibers.size() * (first_block / the_cluster % identity_sets)];
   }
 }
 void arrive(unsigned which, unsigned round) { __tsan_release(barrier_of(which, round)); }
@@ -153,7 +152,7 @@ void leave_fiber(Fiber&) {}
 void back_in_fiber(Fiber&) {}
 void begin_launch(size_t) {}
 void end_launch() {}
-void begin_block(size_t) { fill_undefined(); }
+void begin_cluster(size_t) { fill_undefined(); }
 void arrive(unsigned, unsigned) {}
 void leave(unsigned, unsigned) {}
 #endif
@@ -192,26 +191,27 @@ void thread_main() {
   back_in_scheduler(fake);
 }
 
-size_t count(State state) {
-  return static_cast<size_t>(
-      std::count_if(fibers.begin(), fibers.end(), [&](const Fiber& fiber) { return fiber.state == state; }));
+// Fibers `first` .. `first + count` that are in a state.
+size_t waiting(State state, size_t first, size_t count) {
+  const auto begin = fibers.begin() + static_cast<long>(first);
+  return static_cast<size_t>(std::count_if(begin, begin + static_cast<long>(std::min(count, fibers.size() - first)),
+                                           [&](const Fiber& fiber) { return fiber.state == state; }));
 }
 
-// Lets the warps go on whose threads have all arrived; false if there is none.
-bool release_warps() {
+// Lets go on whoever waits in a state, in groups of so many threads that have all arrived; false if there is none.
+bool release(State state, size_t threads) {
   bool any = false;
-  for (size_t first = 0; first < fibers.size(); first += warp_threads) {
-    const auto begin = fibers.begin() + static_cast<long>(first);
-    const auto end = fibers.begin() + static_cast<long>(std::min(first + warp_threads, fibers.size()));
-    if (!std::all_of(begin, end, [](const Fiber& fiber) { return fiber.state == State::at_warp; })) continue;
-    for (auto fiber = begin; fiber != end; ++fiber) fiber->state = State::ready;
+  for (size_t first = 0; first < fibers.size(); first += threads) {
+    const size_t count = std::min(threads, fibers.size() - first);
+    if (waiting(state, first, count) != count) continue;
+    for (size_t i = first; i < first + count; ++i) fibers[i].state = State::ready;
     any = true;
   }
   return any;
 }
 
-void run_block(size_t shared_bytes, Order order) {
-  begin_block(shared_bytes);
+void run_cluster(size_t shared_bytes, Order order) {
+  begin_cluster(shared_bytes);
   for (Fiber& fiber : fibers) {
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = stack_of(fiber.place);
@@ -220,10 +220,10 @@ void run_block(size_t shared_bytes, Order order) {
     makecontext(&fiber.context, thread_main, 0);
     fiber.state = State::ready;
     fiber.begun = false;
-    fiber.barriers = fiber.exchanges = 0;
+    fiber.barriers = fiber.cluster_barriers = fiber.exchanges = 0;
   }
   const size_t threads = fibers.size();
-  uint32_t random = 12345 + the_block;
+  uint32_t random = 12345 + first_block;
   while (true) {
     random = random * 1664525 + 1013904223;
     const size_t shift = order == Order::random ? (random >> 8) % threads : 0;
@@ -232,14 +232,15 @@ void run_block(size_t shared_bytes, Order order) {
       if (fiber.state == State::ready) resume(fiber);
       if (failure) return;
     }
-    const size_t done = count(State::done), waiting = count(State::at_barrier);
-    if (done == threads) return;
-    if (waiting == threads) {
-      for (Fiber& fiber : fibers) fiber.state = State::ready;
-    } else if (!release_warps()) {
-      throw std::runtime_error("emulated CUDA: a barrier that not all threads reach: " + std::to_string(waiting) +
-                               " wait, " + std::to_string(done) + " have ended, " +
-                               std::to_string(count(State::at_warp)) + " wait for their warp");
+    if (waiting(State::done, 0, threads) == threads) return;
+    const bool warps = release(State::at_warp, warp_threads);
+    const bool blocks = release(State::at_barrier, threads / the_cluster);
+    const bool cluster = release(State::at_cluster, threads);
+    if (!warps && !blocks && !cluster) {
+      const auto number = [&](State state) { return std::to_string(waiting(state, 0, threads)); };
+      throw std::runtime_error("emulated CUDA: a barrier that not all threads reach: " + number(State::at_barrier) +
+                               " wait for their block, " + number(State::at_cluster) + " for their cluster, " +
+                               number(State::at_warp) + " for their warp, " + number(State::done) + " have ended");
     }
   }
 }
@@ -253,21 +254,38 @@ int shared_limit() { return setting("CUBE_EMULATED_SHARED_BYTES", largest_shared
 
 }  // namespace
 
-unsigned thread_index() { return current->place; }
-unsigned block_index() { return the_block; }
+unsigned thread_index() { return current->thread; }
+unsigned block_index() { return first_block + current->block; }
 unsigned grid_size() { return the_grid; }
-unsigned lane() { return current->place % warp_threads; }
+unsigned lane() { return current->thread % warp_threads; }
 
 void synchronize_block() {
-  const unsigned of_block = most_threads / warp_threads, round = current->barriers++;
+  const unsigned round = current->barriers++;
   arrive(of_block, round);
   wait(State::at_barrier);
   leave(of_block, round);
 }
 
+void synchronize_cluster() {
+  const unsigned round = current->cluster_barriers++;
+  arrive(of_cluster, round);
+  wait(State::at_cluster);
+  leave(of_cluster, round);
+}
+
+unsigned char* shared_memory() { return shared_of(current->block); }
+unsigned char* shared_memory(int rank) {
+  if (rank < 0 || static_cast<unsigned>(rank) >= the_cluster) {
+    throw std::runtime_error("emulated CUDA: no block " + std::to_string(rank) + " in a cluster of " +
+                             std::to_string(the_cluster));
+  }
+  return shared_of(static_cast<unsigned>(rank));
+}
+
 const unsigned char* exchange(const void* mine, size_t bytes) {
-  const unsigned warp = current->place / warp_threads, round = current->exchanges++;
-  unsigned char* slots = memory() + slots_start + warp * warp_bytes + round % 2 * (warp_bytes / 2);
+  const unsigned warp = current->thread / warp_threads, round = current->exchanges++;
+  unsigned char* slots =
+      memory + slots_start + current->place / warp_threads * warp_bytes + round % 2 * (warp_bytes / 2);
   std::memcpy(slots + lane() * slot_bytes, mine, bytes);
   arrive(warp, round);
   wait(State::at_warp);
@@ -275,16 +293,21 @@ const unsigned char* exchange(const void* mine, size_t bytes) {
   return slots;
 }
 
-void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
-  fibers.resize(block.x);
-  for (unsigned i = 0; i < block.x; ++i) fibers[i].place = i;
+void run(dim3 grid, dim3 block, unsigned cluster, size_t shared_bytes, const std::function<void()>& thread) {
+  fibers.resize(cluster * block.x);
+  for (unsigned i = 0; i < fibers.size(); ++i) {
+    fibers[i].place = i;
+    fibers[i].block = i / block.x;
+    fibers[i].thread = i % block.x;
+  }
   the_grid = grid.x;
+  the_cluster = cluster;
   the_thread = &thread;
   failure = nullptr;
-  begin_launch(block.x);
+  begin_launch(fibers.size());
   const auto order = static_cast<Order>(setting("CUBE_EMULATED_ORDER", 0));
-  for (the_block = 0; the_block < grid.x; ++the_block) {
-    run_block(shared_bytes, order);
+  for (first_block = 0; first_block < grid.x; first_block += cluster) {
+    run_cluster(shared_bytes, order);
     if (failure) std::rethrow_exception(failure);
   }
   end_launch();
@@ -299,14 +322,26 @@ cudaError_t allow_shared_memory(const void* kernel, int bytes) {
   return cudaSuccess;
 }
 
+unsigned cluster_of(const cudaLaunchConfig_t& config) {
+  return config.numAttrs > 0 ? config.attrs->val.clusterDim.x : 1;
+}
+
+// Of a device that has no clusters, 1.
+unsigned largest_cluster() {
+  return static_cast<unsigned>(setting("CUBE_EMULATED_CAPABILITY", 90) >= 90 ? most_blocks : 1);
+}
+
 cudaError_t check_launch(const void* kernel, const cudaLaunchConfig_t& config) {
   constexpr int without_asking = 48 << 10;
   const int allowed = std::max(allowed_shared_memory()[kernel], without_asking);
   const dim3 &grid = config.gridDim, &block = config.blockDim;
-  const bool fits = grid.x > 0 && grid.y == 1 && grid.z == 1 && block.x > 0 && block.x <= most_threads &&
+  const unsigned cluster = cluster_of(config);
+  const bool clusters =
+      cluster > 0 && cluster <= largest_cluster() && grid.x % cluster == 0 && cluster * block.x <= most_threads;
+  const bool fits = grid.x > 0 && grid.y == 1 && grid.z == 1 && block.x > 0 && block.x <= most_block_threads &&
                     block.y == 1 && block.z == 1 && config.dynamicSmemBytes <= static_cast<size_t>(allowed);
   const bool there = config.stream == nullptr || config.stream->device == current_device;
-  return fits && there ? cudaSuccess : cudaErrorInvalidValue;
+  return fits && clusters && there ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 }  // namespace emulation
@@ -333,6 +368,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const int capability = emulation::setting("CUBE_EMULATED_CAPABILITY", 90);
   *value = attribute == cudaDevAttrComputeCapabilityMajor   ? capability / 10
            : attribute == cudaDevAttrComputeCapabilityMinor ? capability % 10
+           : attribute == cudaDevAttrClusterLaunch          ? emulation::largest_cluster() > 1
                                                             : emulation::shared_limit();
   return cudaSuccess;
 }
