@@ -1,5 +1,5 @@
 """CUDA kernels for small lattices on NVIDIA GPUs: a block of threads keeps a whole sample in shared memory for all
-steps of a call, which is one launch.
+steps of a call, which is one launch. Where a block is too small and the GPU has clusters of them, up to eight share it.
 
 Saves the states of every ``checkpoint_every``-th step; the backward pass is a launch of its own that replays each
 segment. Weight gradients are summed in an order that the batch alone decides, so results are bitwise the same on every
@@ -66,13 +66,13 @@ def _device_problem(module: ModuleType, index: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _shared_limit(module: ModuleType, index: int) -> int:
-    return module.shared_limit(index)
+def _limits(module: ModuleType, index: int) -> Any:
+    return module.limits(index)
 
 
 @lru_cache(maxsize=1024)
-def _least_shared_bytes(module: ModuleType, automaton: Automaton, dtype: torch.dtype) -> int:
-    return rule_plan(module, automaton).least_shared_bytes(STORAGE[dtype])
+def _least_shared_bytes(module: ModuleType, automaton: Automaton, dtype: torch.dtype, blocks: int) -> int:
+    return rule_plan(module, automaton).least_shared_bytes(STORAGE[dtype], blocks)
 
 
 def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> str | None:
@@ -92,11 +92,13 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
         if lattice.cells > PERCEPTION_CELLS:
             return f"it is for small lattices, of up to {PERCEPTION_CELLS} cells, and this one has {lattice.cells}"
         return None
-    needed, available = _least_shared_bytes(module, bind(lattice, rule), dtype), _shared_limit(module, index)
-    if needed > available:
+    limits = _limits(module, index)
+    needed = _least_shared_bytes(module, bind(lattice, rule), dtype, limits.blocks)
+    if needed > limits.shared_bytes:
+        where = f"in each of {limits.blocks} blocks" if limits.blocks > 1 else "in one block"
         return (
-            f"a sample's state and one tile of cells take {needed} bytes of shared memory, and a block of this GPU "
-            f"has {available}"
+            f"a sample's state and one tile of cells take {needed} bytes of shared memory {where}, and a block of this "
+            f"GPU has {limits.shared_bytes}"
         )
     return None
 
@@ -136,11 +138,6 @@ def _scratch(like: Tensor, size: int) -> Tensor:
     return like.new_empty(size // 4, dtype=torch.float32)
 
 
-def _limit(device: torch.device) -> int:
-    """Bytes of shared memory that a block may have."""
-    return _shared_limit(_module(), device.index or 0)
-
-
 def _execution(device: torch.device, scratch: Tensor | None) -> Any:
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
     return _module().Execution(device.index or 0, stream(device), tf32, address(scratch))
@@ -173,7 +170,7 @@ def forward(
     x = _aligned(x)
     outputs = empty_outputs(x, schedule, keep_checkpoints)
     plan, plain, arguments = _call(x, weights, automaton, schedule, drive, write_mask)
-    scratch = _scratch(x, plan.forward_scratch_bytes(plain, _limit(x.device)))
+    scratch = _scratch(x, plan.forward_scratch_bytes(plain, _limits(_module(), x.device.index or 0)))
     plan.forward(
         _execution(x.device, scratch),
         *arguments,
@@ -201,7 +198,7 @@ def backward(
     x, result_gradient, trajectory_gradient = map(_aligned, (x, result_gradient, trajectory_gradient))
     gradients = empty_gradients(x, drive, weights)
     plan, plain, arguments = _call(x, weights, automaton, schedule, drive, write_mask)
-    scratch = _scratch(x, plan.backward_scratch_bytes(plain, _limit(x.device)))
+    scratch = _scratch(x, plan.backward_scratch_bytes(plain, _limits(_module(), x.device.index or 0)))
     plan.backward(
         _execution(x.device, scratch),
         *arguments,

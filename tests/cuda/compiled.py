@@ -50,13 +50,16 @@ class Device:
         self.tensors: dict[int, torch.Tensor] = {}  # those whose addresses the call has handed over
         self.launched: list[str] = []
 
-    def run(self, kernel: str, storage: str, blocks: int, threads: int, shared: int, arguments: bytes) -> None:
+    def run(
+        self, kernel: str, storage: str, blocks: int, cluster: int, threads: int, shared: int, arguments: bytes
+    ) -> None:
         text = compiled(storage, self.architecture, self.source)
         names = re.findall(rf"\.entry\s+(\w*\d{kernel}\w*)\(", text)
         assert len(names) == 1, f"kernels named like {kernel}: {names}"
         self.launched.append(names[0])
         tensors = list(self.tensors.values())
-        launch(load(text, names[0]), (blocks, 1, 1), (threads, 1, 1), arguments, tensors, shared, most_steps=10**7)
+        program, grid, block = load(text, names[0]), (blocks, 1, 1), (threads, 1, 1)
+        launch(program, grid, block, arguments, tensors, shared, most_steps=10**7, cluster=cluster)
 
 
 _devices: list[Device] = []
@@ -89,8 +92,6 @@ def simulated_device(architecture: int, module: ModuleType | None = None, source
         patch.setattr(torch.Tensor, "data_ptr", recorded_address)
         for name in CALLS:
             patch.setattr(cuda, name, call_of_its_own(getattr(cuda, name)))
-        for name in ("_device_problem", "_shared_limit"):
-            patch.setattr(cuda, name, getattr(cuda, name).__wrapped__)  # asks every time: devices come and go
         patch.setenv("CUBE_EMULATED_CAPABILITY", str(architecture))
         patch.setenv("CUBE_EMULATED_SHARED_BYTES", str(TARGETS[f"sm_{architecture}"].shared_bytes))
         _devices.append(device)

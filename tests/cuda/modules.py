@@ -12,7 +12,10 @@ from types import ModuleType
 
 import pybind11
 import pytest
+import torch
 
+from cube_kernels import Lattice, Rule
+from cube_kernels.automaton import bind
 from cube_kernels.backends import cuda
 from tests.building import SOURCE, cmake, configure, run
 
@@ -38,12 +41,26 @@ def built(form: str, build: Path, source: Path = SOURCE) -> ModuleType:
 
 @contextmanager
 def in_place(module: ModuleType) -> Iterator[pytest.MonkeyPatch]:
-    """Meanwhile, backend "cuda" is this module, and takes CPU tensors."""
+    """Meanwhile, backend "cuda" is this module, takes CPU tensors, and asks in every call what device there is."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in ("_device_problem", "_limits"):
+            patch.setattr(cuda, name, getattr(cuda, name).__wrapped__)
         patch.setattr(cuda, "extension", lambda: (module, ""))
         patch.setattr(cuda, "DEVICE_TYPE", "cpu")
         patch.setattr(cuda, "stream", lambda device: 0)
         yield patch
+
+
+@contextmanager
+def only_clusters(lattice: Lattice, rule: Rule, dtype: torch.dtype) -> Iterator[None]:
+    """Meanwhile, blocks have the least shared memory with which eight of them can take a call, and one cannot."""
+    module, _ = cuda.extension()
+    assert module is not None
+    least, alone = (cuda._least_shared_bytes(module, bind(lattice, rule), dtype, blocks) for blocks in (8, 1))
+    assert least < alone
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUBE_EMULATED_SHARED_BYTES", str(least))
+        yield
 
 
 @cache

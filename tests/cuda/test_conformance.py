@@ -28,6 +28,7 @@ from tests.conformance.properties import (
     check_empty_batch,
     check_zero_steps,
 )
+from tests.cuda.modules import only_clusters
 
 pytestmark = pytest.mark.usefixtures("emulation", "poisoned")
 
@@ -110,11 +111,27 @@ def test_results_do_not_depend_on_what_fits_in_shared_memory(case, shared, monke
     inputs = make_inputs(case, torch.bfloat16)
     roomy = run(case, inputs, "cuda")
     monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", str(shared))
-    monkeypatch.setattr(cuda, "_shared_limit", lambda module, index: module.shared_limit(index))
     if cuda.why_not(case.lattice, case.rule, torch.bfloat16, torch.device("cpu")) is not None:
         pytest.skip("its states need more")
     # Sums over smaller tiles are rounded at other places.
     assert_close(run(case, inputs, "cuda"), roomy, 4 * torch.finfo(torch.bfloat16).eps)
+
+
+def check_in_clusters(case: Case) -> None:
+    """Up to eight cells take no more memory in one block than in eight."""
+    if case.lattice.cells > 8:
+        with only_clusters(case.lattice, case.rule, torch.float32):
+            check(case)
+
+
+@pytest.mark.parametrize("case", [c for c in cases(100) if c.lattice.cells > 48][:12], ids=str)
+def test_clusters_agree_with_reference(case):
+    check_in_clusters(case)
+
+
+@pytest.mark.sweep
+def test_clusters_agree_over_five_hundred_cases():
+    sweep(500, check_in_clusters)
 
 
 @pytest.mark.parametrize("case", cases(12), ids=str)

@@ -63,11 +63,6 @@ def test_info_says_how_to_build_a_missing_module(monkeypatch):
 class TestEmulatedMachines:
     """Devices that are not here."""
 
-    @pytest.fixture(autouse=True)
-    def ask_again(self, monkeypatch):
-        monkeypatch.setattr(cuda, "_device_problem", lambda module, index: module.device_problem(index))
-        monkeypatch.setattr(cuda, "_shared_limit", lambda module, index: module.shared_limit(index))
-
     def refusal(self, lattice: Lattice = SMALL, rule: Rule | None = None) -> str:
         with pytest.raises(BackendError) as refused:
             choose("cuda", lattice, rule or Rule(), torch.float32, torch.device("cpu"))
@@ -97,16 +92,25 @@ class TestEmulatedMachines:
         assert torch.equal(layer(x), expected)
 
     def test_a_lattice_that_does_not_fit(self, monkeypatch):
-        lattice, rule = Lattice((8, 8, 12), 32), Rule(hidden=128)
+        lattice, rule = Lattice((16, 16, 16), 16), Rule(hidden=128)
         assert choose("cuda", lattice, rule, torch.float32, torch.device("cpu")) is cuda
-        state = 8 * 8 * 12 * 32 * 4
-        monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", "101376")  # of compute capability 8.6
-        message = self.refusal(lattice, rule)
-        needed = int(message.split("take ")[1].split(" bytes")[0])
-        assert state < needed < 1.5 * state
-        assert "and a block of this GPU has 101376" in message
+        monkeypatch.setenv("CUBE_EMULATED_CAPABILITY", "80")
+        monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", "166912")
+        self.check_refusal(lattice, rule, 16**3, "in one block, and a block of this GPU has 166912")
+        monkeypatch.setenv("CUBE_EMULATED_CAPABILITY", "90")
+        monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", "232448")
+        lattice = Lattice((32, 32, 32), 16)
+        self.check_refusal(lattice, rule, 32**3 // 8, "in each of 8 blocks, and a block of this GPU has 232448")
 
-    def test_the_least_that_is_said_to_be_needed_is_enough(self, monkeypatch):
+    def check_refusal(self, lattice: Lattice, rule: Rule, cells: int, reason: str) -> None:
+        message, state = self.refusal(lattice, rule), cells * lattice.channels * 4
+        needed = int(message.split("take ")[1].split(" bytes")[0])
+        assert state < needed < 1.2 * state
+        assert reason in message
+
+    @pytest.mark.parametrize("capability", ["80", "90"])
+    def test_the_least_that_is_said_to_be_needed_is_enough(self, capability, monkeypatch):
+        monkeypatch.setenv("CUBE_EMULATED_CAPABILITY", capability)
         layer = CubeLayer(Lattice((3, 4, 5), 8), Rule(hidden=40, drive=3), steps=3, backend="cuda")
         x, drive = torch.randn(2, 3, 4, 5, 8, requires_grad=True), torch.randn(2, 3, 4, 5, 3)
         monkeypatch.setenv("CUBE_EMULATED_SHARED_BYTES", "0")

@@ -17,8 +17,9 @@ from tools.resources.code import nvidia_usage, row_of
 from tools.resources.occupancy import MULTIPROCESSORS, occupancy
 
 THREADS = 256
+CLUSTER = "in clusters"
 STORAGES = {"f": "float32", "13__nv_bfloat16": "bfloat16", "6__half": "float16"}
-_MANGLED = re.compile(rf"\d([a-z_]+)I({'|'.join(STORAGES)})(?:Li(\d)|NS0_4([A-Z]\w\w\w))?")
+_MANGLED = re.compile(rf"\d([a-z_]+)I({'|'.join(STORAGES)})(?:Li(\d)|NS0_4([A-Z]\w\w\w))?.*?(Cluster)?E*v")
 
 
 def _label(mangled: str) -> tuple[str, str]:
@@ -26,9 +27,9 @@ def _label(mangled: str) -> tuple[str, str]:
     match = _MANGLED.search(mangled)
     if match is None:
         raise ValueError(f"{mangled} is no kernel of the module's")
-    name, storage, packet, products = match.groups()
+    name, storage, packet, products, cluster = match.groups()
     by = {"1": "by numbers", "4": "by packets"}.get(packet, products)
-    return name, ", ".join(filter(None, (STORAGES[storage], by)))
+    return name, ", ".join(filter(None, (STORAGES[storage], by, cluster and CLUSTER)))
 
 
 def measured() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -44,6 +45,8 @@ def measured() -> Iterator[tuple[str, dict[str, Any]]]:
             target = cubin.name.split(".")[-2]
             for mangled, used in nvidia_usage(cubin.read_bytes()).items():
                 name, variant = _label(mangled)
+                if CLUSTER in variant and target == "sm_80":
+                    continue  # it has none: the kernel is empty
                 whole = name in ("forward", "backward")
                 shared = MULTIPROCESSORS[target].block_shared if whole else used.shared
                 row = row_of(used, shared) | {"occupancy": occupancy(target, THREADS, used.registers, shared)}
