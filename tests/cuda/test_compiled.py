@@ -3,7 +3,9 @@ against the reference in float64, with the tolerances of every backend."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from cube_kernels import Lattice, perceive
 from tests.building import PATH, why_not
 from tests.conformance.cases import TOLERANCE, Case, assert_close, cases, make_inputs, run
 from tests.cuda.compiled import simulated_device
+from tests.cuda.modules import only_clusters
 from tests.cuda.test_conformance import TF32_TOLERANCE, check_half, is_smooth
 
 pytestmark = [
@@ -22,23 +25,38 @@ pytestmark = [
 
 ARCHITECTURES = (80, 90, 100)
 SMALL = [case for case in cases(12) if case.lattice.cells < 64]
+IN_CLUSTERS = [case for case in cases(100) if 24 < case.lattice.cells < 72][3:6]
 SMOOTH = [case for case in cases(60) if case.lattice.cells < 64 and is_smooth(case) and case.rule.hidden]
 
 
-def check(case: Case, architecture: int, tolerance: float = TOLERANCE[torch.float32]) -> list[str]:
+def check(
+    case: Case, architecture: int, tolerance: float = TOLERANCE[torch.float32], clusters: bool = False
+) -> list[str]:
     """Returns the names of the kernels that ran."""
     inputs = make_inputs(case, torch.float32)
     truth = run(case, inputs.map(torch.Tensor.double), "reference")
-    with simulated_device(architecture) as device:
+    memory = only_clusters(case.lattice, case.rule, torch.float32) if clusters else nullcontext()
+    with simulated_device(architecture) as device, memory:
         actual = run(case, inputs, "cuda")
     assert_close(actual, truth, tolerance)
     return device.launched
 
 
 def test_compiled_kernels_agree_with_the_reference():
-    kernels = check(SMALL[1], 80)
-    for kernel in ("pack", "forward", "backward", "collect"):
-        assert any(kernel in name for name in kernels), kernel
+    kernels = check(SMALL[1], 90)
+    for kernel in ("pack", "forward.*OneBlock", "backward.*OneBlock", "collect"):
+        assert any(re.search(kernel, name) for name in kernels), kernel
+
+
+def test_compiled_clusters_agree_with_the_reference():
+    assert any(re.search("backward.*Cluster", name) for name in check(IN_CLUSTERS[0], 90, clusters=True))
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("architecture", [90, 100])
+@pytest.mark.parametrize("case", IN_CLUSTERS, ids=str)
+def test_compiled_clusters_agree_over_many_cases(case, architecture):
+    check(case, architecture, clusters=True)
 
 
 @pytest.mark.sweep

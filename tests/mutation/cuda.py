@@ -24,6 +24,7 @@ MISALIGNED = "misaligned address"
 UNWRITTEN = "a read of what nobody wrote"
 BOUNDS = "out of bounds"
 CRASH = "a crash"
+ENDED = "a block that others need has ended"
 
 EMULATED_SIGNS = {
     VALUES: "not so: ",
@@ -38,7 +39,8 @@ EMULATED_SIGNS = {
 COMPILED_SIGNS = {
     VALUES: "relative error|AssertionError: (result|trajectory|gradient)",
     BARRIER: "KernelError: .* divergent barrier",
-    RACE: "KernelError: .*(touched since the last barrier|of the same launch|another value)",
+    RACE: "KernelError: .*(touched since the last barrier|of the same launch|another value|, with no cluster barrier)",
+    ENDED: "KernelError: .*exits while block . of the cluster may still touch",
     UNWRITTEN: "KernelError: .* nobody has written",
     BOUNDS: "KernelError: .*(lie outside of every tensor|in no tensor|bytes of shared memory)",
     MISALIGNED: "KernelError: .* is not a multiple of the access's",
@@ -58,8 +60,8 @@ MUTATIONS = [
     Mutation(
         "no barrier between the measure of life and death",
         "step.h",
-        "lives(plan, block.tables, block.next, stride, cell);\n    });\n    __syncthreads();",
-        "lives(plan, block.tables, block.next, stride, cell);\n    });",
+        "block.next_states(), block.first + cell);\n    });\n    Group::synchronize();",
+        "block.next_states(), block.first + cell);\n    });",
         (VALUES, VALUES, RACE, RACE),
     ),
     Mutation(
@@ -145,6 +147,27 @@ MUTATIONS = [
         "const Left left{{a.pair(row + g, k + t), a.pair(row + g + 8, k + t),",
         "const Left left{{a.pair(row + g + 8, k + t), a.pair(row + g, k + t),",
         (VALUES, VALUES, VALUES, VALUES),
+    ),
+    Mutation(
+        "no barrier of the cluster after a step",
+        "step.h",
+        "  Group::join();\n  if (can_die)",
+        "  if (can_die)",
+        (VALUES, VALUES, RACE, RACE),
+    ),
+    Mutation(
+        "a neighbor looked for in the block's own memory",
+        "group.h",
+        "return in_block(owner, own) + row * stride;",
+        "return own + row * stride;",
+        (VALUES, VALUES, VALUES, VALUES),
+    ),
+    Mutation(
+        "no barrier of the cluster before its last block ends",
+        "rollout.h",
+        "  Group::synchronize();\n  return sqrt",
+        "  return sqrt",
+        ("", "", "", ENDED),
     ),
 ]
 

@@ -11,7 +11,7 @@ import torch
 from cube_kernels import Alive, Lattice, Rule
 from tests.conformance.cases import TOLERANCE, Case, assert_close, make_inputs, run
 from tests.cuda.compiled import simulated_device
-from tests.cuda.modules import built
+from tests.cuda.modules import built, only_clusters
 from tests.cuda.test_conformance import check_half
 
 LATTICE = Lattice((3, 4, 6), 5, boundary="reflecting")
@@ -27,10 +27,13 @@ def main(source: Path, build: Path) -> None:
     for case in CASES:
         inputs = make_inputs(case, torch.float32)
         truth = run(case, inputs.map(torch.Tensor.double), "reference")
-        with simulated_device(80, module, source):
+        with simulated_device(90, module, source):
             actual = run(case, inputs, "cuda")
         assert_close(actual, truth, TOLERANCE[torch.float32])
-    with simulated_device(80, module, source):  # on tensor cores
+        with simulated_device(90, module, source), only_clusters(case.lattice, case.rule, torch.float32):
+            actual = run(case, inputs, "cuda")
+        assert_close(actual, truth, TOLERANCE[torch.float32])
+    with simulated_device(90, module, source):  # on tensor cores
         check_half(CASES[-1], torch.bfloat16)
 
 
