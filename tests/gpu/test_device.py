@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cube_kernels import BackendError, CubeLayer, Lattice, Rule
+from cube_kernels import Alive, BackendError, CubeLayer, Lattice, Rule
 from cube_kernels.dispatch import BACKENDS
 from tests.conformance.cases import (
     TOLERANCE,
@@ -58,6 +58,17 @@ def test_a_backend_agrees_in_half_width(case, backend, dtype):
     same, actual = run(case, inputs, "reference"), on_cpu(run(case, on_gpu(inputs), backend))
     truth = run(case, inputs.map(torch.Tensor.double), "reference")
     assert_close_in_half_width(actual, same, truth)
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0), reason="this GPU has no clusters"
+)
+@pytest.mark.parametrize("size", [16, 20])
+def test_a_cluster_of_blocks_agrees_with_the_reference(size):
+    """Of four and of eight; no block has room for such a state."""
+    lattice = Lattice((size, size, size), 16, boundary="periodic")
+    rule = Rule(hidden=128, filters=2, fire_rate=0.5, alive=Alive(3, 0.1, "both", 0.0))
+    check(Case(lattice, rule, trajectory_every=2), "cuda")
 
 
 @pytest.mark.sweep
