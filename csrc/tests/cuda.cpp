@@ -291,8 +291,8 @@ class SharedMemory {
   ~SharedMemory() { unsetenv("CUBE_EMULATED_SHARED_BYTES"); }
 };
 
-// ThreadSanitizer's time grows with the square of the threads. It takes what has every barrier of a cluster.
-#ifdef __SANITIZE_THREAD__
+// Sanitizers, whose time may grow with the square of the threads, take what has every barrier of a cluster.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 bool is_taken(const Options& options, int blocks) {
   return blocks == 4 && (options.alive_after || options.tolerance >= 0);
 }
