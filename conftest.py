@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.conformance.summary"]
+
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 

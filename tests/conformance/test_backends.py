@@ -26,6 +26,7 @@ from tests.conformance.properties import (
 )
 from tests.conftest import native_isas
 
+of_native = pytest.mark.conformance("native", "compiled for this CPU, every instruction set")
 short = pytest.mark.parametrize("case", short_cases(), ids=str)
 dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 
@@ -36,6 +37,7 @@ def check(case: Case, dtype: torch.dtype, backend: str, **options) -> None:
     assert_close(run(case, inputs, backend, **options), truth, TOLERANCE[dtype])
 
 
+@of_native
 @short
 @dtypes
 @pytest.mark.parametrize("isa", native_isas())
@@ -44,6 +46,7 @@ def test_native_agrees_with_reference(case, dtype, isa, poisoned, instruction_se
     check(case, dtype, "native")
 
 
+@of_native
 @pytest.mark.parametrize("case", short_cases(60), ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("isa", native_isas())
@@ -60,6 +63,7 @@ def test_reference_in_float32_agrees_with_itself_in_float64(case):
     check(case, torch.float32, "reference")
 
 
+@of_native
 @pytest.mark.sweep
 @pytest.mark.parametrize("isa", native_isas())
 @dtypes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters, bind, perceive, rollout
+from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters, bind, info, perceive, rollout
 from cube_kernels.backends import native, reference
 from cube_kernels.dispatch import choose
 from cube_kernels.tracing import constant
@@ -165,10 +165,37 @@ def test_without_the_native_module_the_rest_works_and_info_says_how_to_get_it():
 
 def test_info_names_versions_and_every_backend():
     output = subprocess.run(
-        [sys.executable, "-m", "cube_kernels.info"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "cube_kernels.info", "--shape", "3", "4", "5"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
-    for part in (torch.__version__, "native      yes", "reference   yes", "portable"):
+    for part in (
+        torch.__version__,
+        "native      yes",
+        "reference   yes",
+        "portable",
+        "for 3x4x5 cells",
+        "automatic     native",
+    ):
         assert part in output
+
+
+def test_info_names_what_is_wrong_with_a_call():
+    done = subprocess.run(
+        [sys.executable, "-m", "cube_kernels.info", "--shape", "0", "4", "5"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "every size of shape is 0; it must be at least 1" in done.stderr
+
+
+def test_info_says_which_backend_takes_a_call_and_why_others_do_not(monkeypatch):
+    report = info.report(Lattice((2, 3, 4), 5), Rule(hidden=7), torch.float64, torch.device("cpu"))
+    assert "backends, for 2x3x4 cells of 5 channels, hidden=7, torch.float64 on cpu" in report
+    assert "native      yes" in report
+    assert "automatic     native" in report
+    monkeypatch.setenv("CUBE_KERNELS_BACKEND", "triton")
+    assert "automatic     none: cube_kernels: CUBE_KERNELS_BACKEND is 'triton', but it cannot run" in info.report()
 
 
 def test_calls_from_several_threads_at_once_agree():

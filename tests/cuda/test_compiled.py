@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.usefixtures("poisoned"),
 ]
 
+compiled = pytest.mark.conformance("cuda", "compiled by nvcc, the PTX run in tools/ptx")
 ARCHITECTURES = (80, 90, 100)
 SMALL = [case for case in cases(12) if case.lattice.cells < 64]
 IN_CLUSTERS = [case for case in cases(100) if 24 < case.lattice.cells < 72][3:6]
@@ -42,16 +43,19 @@ def check(
     return device.launched
 
 
+@compiled
 def test_compiled_kernels_agree_with_the_reference():
     kernels = check(SMALL[1], 90)
     for kernel in ("pack", "forward.*OneBlock", "backward.*OneBlock", "collect"):
         assert any(re.search(kernel, name) for name in kernels), kernel
 
 
+@compiled
 def test_compiled_clusters_agree_with_the_reference():
     assert any(re.search("backward.*Cluster", name) for name in check(IN_CLUSTERS[0], 90, clusters=True))
 
 
+@compiled
 @pytest.mark.sweep
 @pytest.mark.parametrize("architecture", [90, 100])
 @pytest.mark.parametrize("case", IN_CLUSTERS, ids=str)
@@ -59,6 +63,7 @@ def test_compiled_clusters_agree_over_many_cases(case, architecture):
     check(case, architecture, clusters=True)
 
 
+@compiled
 @pytest.mark.sweep
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("case", SMALL, ids=str)
@@ -66,6 +71,7 @@ def test_compiled_kernels_agree_over_many_cases(case, architecture):
     check(case, architecture)
 
 
+@compiled
 @pytest.mark.sweep
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -76,6 +82,7 @@ def test_compiled_kernels_agree_in_half_width(dtype, architecture):
         assert any("Half" in name for name in device.launched)
 
 
+@compiled
 @pytest.mark.sweep
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_compiled_kernels_agree_to_ten_bits_where_tf32_is_allowed(architecture, tf32):

@@ -32,6 +32,7 @@ from tests.cuda.modules import only_clusters
 
 pytestmark = pytest.mark.usefixtures("emulation", "poisoned")
 
+emulated = pytest.mark.conformance("cuda", "its sources emulated on the CPU")
 HALVES = [torch.bfloat16, torch.float16]
 # Operands keep 10 bits of mantissa, and a value is a dozen products deep.
 TF32_TOLERANCE = 2**-10 * 24
@@ -50,11 +51,13 @@ def check_half(case: Case, dtype: torch.dtype) -> None:
     assert_close_in_half_width(actual, same, truth)
 
 
+@emulated
 @pytest.mark.parametrize("case", cases(60), ids=str)
 def test_cuda_agrees_with_reference(case):
     check(case)
 
 
+@emulated
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("case", cases(20), ids=str)
 def test_cuda_agrees_with_reference_in_half_width(case, dtype):
@@ -67,6 +70,7 @@ def is_smooth(case: Case) -> bool:
     return case.tolerance is None and rule.alive is None and rule.clamp is None and rule.activation != "relu"
 
 
+@emulated
 @pytest.mark.parametrize("case", [c for c in cases(40) if is_smooth(c)], ids=str)
 def test_cuda_agrees_to_ten_bits_where_tf32_is_allowed(case, tf32):
     """And to no more, where there are products: the switch does something."""
@@ -78,11 +82,13 @@ def test_cuda_agrees_to_ten_bits_where_tf32_is_allowed(case, tf32):
     assert torch.equal(rounded, exact) == (case.rule.hidden == 0)
 
 
+@emulated
 @pytest.mark.sweep
 def test_cuda_agrees_over_two_thousand_cases():
     sweep(2000, check)
 
 
+@emulated
 @pytest.mark.sweep
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_cuda_agrees_over_five_hundred_cases_in_half_width(dtype):
@@ -127,11 +133,13 @@ def check_in_clusters(case: Case) -> None:
             assert torch.equal(run(case, inputs, "cuda")["result"], alone)
 
 
+@emulated
 @pytest.mark.parametrize("case", [c for c in cases(100) if c.lattice.cells > 48][:12], ids=str)
 def test_clusters_agree_with_reference(case):
     check_in_clusters(case)
 
 
+@emulated
 @pytest.mark.sweep
 def test_clusters_agree_over_five_hundred_cases():
     sweep(500, check_in_clusters)

@@ -102,6 +102,11 @@ class TestEmulatedMachines:
         lattice = Lattice((32, 32, 32), 16)
         self.check_refusal(lattice, rule, 32**3 // 8, "in each of 8 blocks, and a block of this GPU has 232448")
 
+    def test_info_says_why_a_lattice_does_not_fit(self):
+        report = info.report(Lattice((32, 32, 32), 16), Rule(hidden=128), device=torch.device("cpu"))
+        assert "cuda        no: a sample's state and one tile of cells take" in report
+        assert "cuda        yes" in info.report(Lattice((16, 16, 16), 16), Rule(hidden=128), device=torch.device("cpu"))
+
     def check_refusal(self, lattice: Lattice, rule: Rule, cells: int, reason: str) -> None:
         message, state = self.refusal(lattice, rule), cells * lattice.channels * 4
         needed = int(message.split("take ")[1].split(" bytes")[0])

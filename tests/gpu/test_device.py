@@ -26,7 +26,11 @@ from tests.conformance.cases import (
 from tests.conformance.properties import assert_same_bits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
-gpu_backends = pytest.mark.parametrize("backend", [name for name in BACKENDS if name not in ("native", "reference")])
+GPU_BACKENDS = [name for name in BACKENDS if name not in ("native", "reference")]
+gpu_backends = pytest.mark.parametrize("backend", GPU_BACKENDS)
+compared_backends = pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=pytest.mark.conformance(name, "on a GPU")) for name in GPU_BACKENDS]
+)
 
 
 def on_gpu(inputs: Inputs) -> Inputs:
@@ -44,13 +48,13 @@ def check(case: Case, backend: str) -> None:
     assert_close(on_cpu(run(case, on_gpu(inputs), backend)), truth, TOLERANCE[torch.float32])
 
 
-@gpu_backends
+@compared_backends
 @pytest.mark.parametrize("case", cases(24), ids=str)
 def test_a_backend_agrees_with_the_reference(case, backend):
     check(case, backend)
 
 
-@gpu_backends
+@compared_backends
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", cases(8), ids=str)
 def test_a_backend_agrees_in_half_width(case, backend, dtype):
@@ -63,6 +67,7 @@ def test_a_backend_agrees_in_half_width(case, backend, dtype):
 @pytest.mark.skipif(
     torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0), reason="this GPU has no clusters"
 )
+@pytest.mark.conformance("cuda", "on a GPU")
 @pytest.mark.parametrize("size", [16, 20])
 def test_a_cluster_of_blocks_agrees_with_the_reference(size):
     """Of four and of eight; no block has room for such a state."""
@@ -72,7 +77,7 @@ def test_a_cluster_of_blocks_agrees_with_the_reference(size):
 
 
 @pytest.mark.sweep
-@gpu_backends
+@compared_backends
 def test_a_backend_agrees_over_a_thousand_cases(backend):
     sweep(1000, check, backend)
 

@@ -10,6 +10,7 @@ from tests.conformance.cases import TOLERANCE, Case, assert_close, assert_close_
 from tests.triton.addresses import check_the_last_rows
 from tools.ptx.triton_driver import launches, simulated_gpu
 
+compiled = pytest.mark.conformance("triton", "compiled by Triton, the PTX run in tools/ptx")
 ARCHITECTURES = (80, 90, 100)
 
 
@@ -33,17 +34,20 @@ def check(case: Case, architecture: int, dtype: torch.dtype = torch.float32) -> 
         assert_close_in_half_width(actual, run(case, inputs, "reference"), truth)
 
 
+@compiled
 @pytest.mark.parametrize(("number", "architecture"), [(0, 80), (1, 90), (2, 100), (3, 80), (4, 90), (5, 100)])
 def test_compiled_kernels_agree_with_the_reference(number, architecture):
     check(cases(6)[number], architecture)
 
 
+@compiled
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_compiled_kernels_agree_in_half_width(dtype):
     """With the tensor-core instructions of sm_80."""
     check(cases(8)[6], 80, dtype)
 
 
+@compiled
 @pytest.mark.sweep
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("case", cases(40), ids=str)

@@ -54,17 +54,22 @@ def quick_cases() -> list[Case]:
     return chosen
 
 
+interpreted = pytest.mark.conformance("triton", "interpreted, under a sanitizer")
+
+
 def check(case: Case) -> None:
     inputs = make_inputs(case, torch.float32)
     truth = run(case, inputs.map(torch.Tensor.double), "reference", STEPS)
     assert_close(run(case, inputs, "triton", STEPS), truth, TOLERANCE[torch.float32])
 
 
+@interpreted
 @pytest.mark.parametrize("case", quick_cases(), ids=str)
 def test_triton_agrees_with_reference(case):
     check(case)
 
 
+@interpreted
 @pytest.mark.parametrize("blocks", [SMALL_BLOCKS], indirect=True)
 @pytest.mark.parametrize("case", [c for c in quick_cases() if c.rule.hidden > 16][:4], ids=str)
 def test_triton_agrees_with_reference_in_small_blocks(case):
@@ -72,11 +77,13 @@ def test_triton_agrees_with_reference_in_small_blocks(case):
     check(case)
 
 
+@interpreted
 @pytest.mark.sweep
 def test_triton_agrees_over_a_thousand_cases():
     sweep(1000, check)
 
 
+@interpreted
 @pytest.mark.parametrize("case", sorted(short_cases(60), key=cost)[:5], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_triton_agrees_with_reference_in_half_width(case, dtype):
