@@ -26,10 +26,6 @@ class Compiled(NamedTuple):
     files: dict[str, bytes]  # by suffix: ".cubin" and ".ptx", or ".amdgcn"
 
     @property
-    def threads(self) -> int:
-        return 32 * self.warps
-
-    @property
     def label(self) -> str:
         return label(self.kernel, self.sizes, self.warps)
 

@@ -14,6 +14,7 @@ import triton
 from torch import Tensor
 
 from cube_kernels import Alive, CubeLayer, Lattice, Rule, perceive
+from tools.host_driver import TARGETS
 from tools.ptx import UnsupportedError, load
 from tools.resources.code import Usage, amd_usage, nvidia_usage, row_of
 from tools.resources.occupancy import MULTIPROCESSORS, occupancy
@@ -86,7 +87,8 @@ def _row(target: str, compiled: Compiled) -> dict[str, Any]:
     used = usage(compiled)
     row = row_of(used, compiled.shared)
     if target in MULTIPROCESSORS:
-        row["occupancy"] = occupancy(target, compiled.threads, used.registers, compiled.shared)
+        threads = TARGETS[target].gpu.warp_size * compiled.warps
+        row["occupancy"] = occupancy(target, threads, used.registers, compiled.shared)
     if ".ptx" in compiled.files:
         row |= _execution(compiled.files[".ptx"].decode(), compiled.kernel)
     return row
