@@ -56,8 +56,8 @@ MUTATIONS = [
     Mutation(
         "a halo of one cell too many",
         "geometry.py",
-        "there = at.inside & (d >= 0) & (d < at.D)",
-        "there = at.inside & (d >= 0) & (d <= at.D)",
+        "there = wanted & (d >= 0) & (d < at.D)",
+        "there = wanted & (d >= 0) & (d <= at.D)",
         ("", BOUNDS, BOUNDS),
     ),
     Mutation(
@@ -77,8 +77,15 @@ MUTATIONS = [
     Mutation(
         "a mirror that repeats the edge",
         "geometry.py",
-        "tl.where(image == 2, 2 * (size - 1) - index, index)",
-        "tl.where(image == 2, 2 * size - 1 - index, index)",
+        "position = tl.where(beyond > 0, 2 * (size - 1), 0)",
+        "position = tl.where(beyond > 0, 2 * size - 1, 0)",
+        ("", VALUES, VALUES),
+    ),
+    Mutation(
+        "readers beyond a face, as if they were the forward pass's neighbors",
+        "perception.py",
+        '"periodic" if plan.boundary == "periodic" else "walls"',
+        "plan.boundary",
         ("", VALUES, VALUES),
     ),
     Mutation(
@@ -101,6 +108,22 @@ MUTATIONS = [
         "part = partials + tl.program_id(0).to(tl.int64) * plan.weights",
         "part = partials",
         ("", RACE, RACE),
+    ),
+    Mutation(
+        "all programs add to one part of the filters' sums by atomics, in no fixed order",
+        "perception.py",
+        """address = part + (p * plan.offsets + o) * plan.channels + channel
+                add_to(address, tl.sum(x * g, axis=0), channel < plan.channels)""",
+        """address = partials + (p * plan.offsets + o) * plan.channels + channel
+                tl.atomic_add(address, tl.sum(x * g, axis=0), mask=channel < plan.channels)""",
+        (RULE, "", ""),
+    ),
+    Mutation(
+        "percept gradients of the last chunk of hidden units alone",
+        "gradient.py",
+        "multiply(d_hidden, weight, gradients[1 + p], storage, plan)",
+        "multiply(d_hidden, weight, tl.zeros_like(own), storage, plan)",
+        ("", VALUES, VALUES),
     ),
     Mutation(
         "products fused into sums across lanes",

@@ -6,6 +6,7 @@ themselves are a small table that a loop reads, so that 125 offsets compile as q
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,13 +40,21 @@ def offset_table(lattice: Lattice, offsets: tuple[Offset, ...], mirrored: bool) 
     return -table if mirrored else table
 
 
-def images(lattice: Lattice, offsets: tuple[Offset, ...]) -> tuple[int, int, int]:
-    """How many positions along each axis, within the lattice and beyond its faces, may show one cell: itself first,
-    then, mirrored, one beyond each face; replicated, one for each cell that an offset reaches beyond a face."""
-    counts = {"reflecting": lambda reach: 3 if reach else 1, "replicate": lambda reach: 1 + 2 * reach}
-    count = counts.get(lattice.boundary, lambda reach: 1)
-    depth, height, width = (count(max(map(abs, shifts))) for shifts in zip(*_normalized(lattice, offsets), strict=True))
-    return depth, height, width
+@constant
+def image_table(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any, Any]:
+    """``[images, 3]``, int32: how far beyond the faces offsets reach, past the low ones if negative; ``(0, 0, 0)`` is
+    the cell itself. Mirrored, all positions up to there are one image, as each shows another cell; replicated, each is
+    one."""
+    table = _normalized(lattice, offsets)
+    reaches = [max(map(abs, shifts)) for shifts in zip(*table, strict=True)]
+
+    def beyond(shift: int, reach: int) -> set[int]:
+        if lattice.boundary == "reflecting":
+            return {0, int(np.sign(shift)) * reach}
+        return set(range(min(shift, 0), max(shift, 0) + 1))
+
+    images = (itertools.product(*map(beyond, shifts, reaches)) for shifts in table)
+    return np.array(sorted(set().union(*images)), dtype=np.int32)
 
 
 class Cells(NamedTuple):
@@ -92,37 +101,60 @@ def _folded(index, size, boundary: tl.constexpr):
 
 
 @triton.jit
-def reach(at, d, h, w, offsets, o, boundary: tl.constexpr):
-    """The row at offset ``o`` of positions ``(d, h, w)`` in the samples of ``at``, and whether there is one."""
-    d = _folded(d + tl.load(offsets + 3 * o).to(tl.int32), at.D, boundary)
-    h = _folded(h + tl.load(offsets + 3 * o + 1).to(tl.int32), at.H, boundary)
-    w = _folded(w + tl.load(offsets + 3 * o + 2).to(tl.int32), at.W, boundary)
-    there = at.inside & (d >= 0) & (d < at.D) & (h >= 0) & (h < at.H) & (w >= 0) & (w < at.W)
+def entry(table, index):
+    """A row of a table ``[..., 3]``."""
+    at = table + 3 * index
+    return tl.load(at).to(tl.int32), tl.load(at + 1).to(tl.int32), tl.load(at + 2).to(tl.int32)
+
+
+@triton.jit
+def reach(at, wanted, d, h, w, boundary: tl.constexpr):
+    """The row of positions ``(d, h, w)`` in the samples of ``at``, and whether it is wanted and there is one."""
+    d = _folded(d, at.D, boundary)
+    h = _folded(h, at.H, boundary)
+    w = _folded(w, at.W, boundary)
+    there = wanted & (d >= 0) & (d < at.D) & (h >= 0) & (h < at.H) & (w >= 0) & (w < at.W)
     return at.row - at.cell + tl.where(there, (d * at.H + h) * at.W + w, 0), there
 
 
 @triton.jit
 def neighbor(at, offsets, o, boundary: tl.constexpr):
     """The rows at offset ``o`` of the block's cells, and which of them there are."""
-    return reach(at, at.d, at.h, at.w, offsets, o, boundary)
+    d, h, w = entry(offsets, o)
+    return reach(at, at.inside, at.d + d, at.h + h, at.w + w, boundary)
 
 
 @triton.jit
-def image_of(index, image, size, images: tl.constexpr, boundary: tl.constexpr):
-    """A position that shows the cell at this index of an axis, and whether it does: see :func:`images`."""
-    image += tl.zeros_like(index)
-    position = index
-    shows = (index >= 0) & (image == 0)
+def _image_along(index, beyond, size, boundary: tl.constexpr):
+    """The position, and whether it is one of the image's that shows the cell."""
+    first = tl.where(beyond > 0, size, beyond)
+    last = tl.where(beyond < 0, -1, size - 1 + beyond)
     if boundary == "reflecting":
-        position = tl.where(image == 1, -index, tl.where(image == 2, 2 * (size - 1) - index, index))
-        shows = shows | ((image == 1) & (index > 0)) | ((image == 2) & (index < size - 1))
-    elif boundary == "replicate":
-        reach: tl.constexpr = (images - 1) // 2
-        below = (image > 0) & (image <= reach)
-        above = image > reach
-        position = tl.where(below, -image, tl.where(above, size - 1 + image - reach, index))
-        shows = shows | (below & (index == 0)) | (above & (index == size - 1))
-    return position, shows
+        position = tl.where(beyond > 0, 2 * (size - 1), 0) + tl.where(beyond == 0, index, -index)
+        return position, (position >= first) & (position <= last)
+    else:
+        position = tl.where(beyond == 0, index, tl.where(beyond > 0, last, first))
+        return position, _folded(position, size, boundary) == index
+
+
+@triton.jit
+def image_of(at, images, image, boundary: tl.constexpr):
+    """A position for each of the block's cells, its own or that of its image in a row of :func:`image_table`; how far
+    beyond the faces that is, and whether it shows the cell."""
+    if images is None:
+        return (at.d, at.h, at.w), (0, 0, 0), at.inside
+    else:
+        beyond = entry(images, image)
+        d, shows_d = _image_along(at.d, beyond[0], at.D, boundary)
+        h, shows_h = _image_along(at.h, beyond[1], at.H, boundary)
+        w, shows_w = _image_along(at.w, beyond[2], at.W, boundary)
+        return (d, h, w), beyond, at.inside & shows_d & shows_h & shows_w
+
+
+@triton.jit
+def leads_back(beyond, shift):
+    """Whether a shift from so far beyond a face may end in the lattice."""
+    return (beyond == 0) | (beyond * shift < 0)
 
 
 @triton.jit

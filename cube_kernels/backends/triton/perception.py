@@ -1,8 +1,8 @@
 """Perception, its adjoint and its filter gradient: each linear, each a gather.
 
 The adjoint gathers with mirrored offsets. With mirrored and replicated boundaries a cell near a face is read in place
-of those beyond it: so it gathers for itself and for each of its images, and a program skips the images that none of its
-cells has.
+of those beyond it: so it gathers for itself and for each of its images. A program skips the images that none of its
+cells has, and of each image the offsets that no cell reads it with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from torch import Tensor
 
 from cube_kernels.backends.triton.geometry import (
     block_of_cells,
+    entry,
     image_of,
+    image_table,
+    leads_back,
     load_rows,
     neighbor,
     offset_table,
@@ -26,7 +29,7 @@ from cube_kernels.backends.triton.geometry import (
 from cube_kernels.backends.triton.launch import PERCEPTION, Launcher
 from cube_kernels.backends.triton.plan import Plan, perception_plan
 from cube_kernels.backends.triton.sums import add_to, part_count, sum_parts
-from cube_kernels.lattice import Lattice
+from cube_kernels.lattice import Lattice, Offset
 
 
 @triton.jit
@@ -74,10 +77,30 @@ def perceive_kernel(state, bank, offsets, percepts, rows: tl.int64, D, H, W, pla
 
 
 @triton.jit
+def with_readers(total, percepts, bank, readers, at, positions, beyond, shows, plan: tl.constexpr):
+    """``total``, grown by what comes back from the readers of these positions, so far beyond the faces."""
+    stride: tl.constexpr = plan.percepts * plan.channels
+    around: tl.constexpr = "periodic" if plan.boundary == "periodic" else "walls"
+    for o in tl.range(0, plan.offsets):
+        d, h, w = entry(readers, o)
+        if leads_back(beyond[0], d) & leads_back(beyond[1], h) & leads_back(beyond[2], w):
+            reader, there = reach(at, shows, positions[0] + d, positions[1] + h, positions[2] + w, around)
+            if plan.filters:
+                for p in tl.static_range(tl.constexpr(plan.filters)):
+                    g = load_rows(percepts, reader, there, stride, p * plan.channels, plan.channels, plan.width)
+                    total += g * filter_taps(bank, p, o, plan)[None, :]
+            else:
+                total += load_rows(percepts, reader, there, stride, o * plan.channels, plan.channels, plan.width)
+    return total
+
+
+@triton.jit
 def adjoint_kernel(
     percepts,
     bank,
     readers,
+    images,
+    image_count,
     gradient,
     rows: tl.int64,
     D,
@@ -89,30 +112,14 @@ def adjoint_kernel(
 ):
     """``gradient`` becomes the adjoint of perception, or with ``ADD`` grows by it."""
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
-    stride: tl.constexpr = plan.percepts * plan.channels
-    around: tl.constexpr = "periodic" if plan.boundary == "periodic" else "walls"
-    images_d: tl.constexpr = plan.images[0]
-    images_h: tl.constexpr = plan.images[1]
-    images_w: tl.constexpr = plan.images[2]
     if ADD:
         total = load_rows(gradient, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
     else:
         total = tl.zeros((BLOCK, plan.width), tl.float32)
-    for image in tl.range(0, images_d * images_h * images_w):
-        d, shows_d = image_of(at.d, image // (images_h * images_w), D, images_d, plan.boundary)
-        h, shows_h = image_of(at.h, image // images_w % images_h, H, images_h, plan.boundary)
-        w, shows_w = image_of(at.w, image % images_w, W, images_w, plan.boundary)
-        shows = at.inside & shows_d & shows_h & shows_w
+    for image in tl.range(0, image_count):
+        positions, beyond, shows = image_of(at, images, image, plan.boundary)
         if tl.max(shows.to(tl.int32)) > 0:
-            for o in tl.range(0, plan.offsets):
-                reader, there = reach(at, d, h, w, readers, o, around)
-                there = there & shows
-                if plan.filters:
-                    for p in tl.static_range(tl.constexpr(plan.filters)):
-                        g = load_rows(percepts, reader, there, stride, p * plan.channels, plan.channels, plan.width)
-                        total += g * filter_taps(bank, p, o, plan)[None, :]
-                else:
-                    total += load_rows(percepts, reader, there, stride, o * plan.channels, plan.channels, plan.width)
+            total = with_readers(total, percepts, bank, readers, at, positions, beyond, shows, plan)
     store_rows(gradient, at.row, at.inside, plan.channels, 0, total, plan.channels, plan.width)
 
 
@@ -139,8 +146,12 @@ _adjoint = Launcher(adjoint_kernel, PERCEPTION, changed=["gradient"])
 _filter_gradient = Launcher(filter_gradient_kernel, PERCEPTION, changed=["partials"])
 
 
+def _seen(lattice: Lattice, plan: Plan) -> tuple[Offset, ...]:
+    return lattice.offsets if plan.filters else lattice.neighbors
+
+
 def _offsets(lattice: Lattice, plan: Plan, x: Tensor, mirrored: bool = False) -> Tensor:
-    return offset_table(lattice, lattice.offsets if plan.filters else lattice.neighbors, mirrored, device=x.device)
+    return offset_table(lattice, _seen(lattice, plan), mirrored, device=x.device)
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
@@ -165,8 +176,12 @@ def add_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None, grad
 
 def _gather_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None, x: Tensor, add: bool) -> None:
     plan, rows = perception_plan(lattice, 0 if filters is None else filters.shape[0]), x.shape[0] * lattice.cells
-    readers = _offsets(lattice, plan, x, mirrored=True)
-    _adjoint(rows, percepts, filters, readers, x, rows, *lattice.shape, plan=plan, ADD=add)
+    images, count = None, 1
+    if lattice.boundary in ("reflecting", "replicate"):
+        images = image_table(lattice, _seen(lattice, plan), device=x.device)
+        count = len(images)
+    tensors = (percepts, filters, _offsets(lattice, plan, x, mirrored=True), images, count, x)
+    _adjoint(rows, *tensors, rows, *lattice.shape, plan=plan, ADD=add)
 
 
 def filter_gradient(x: Tensor, lattice: Lattice, percepts: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 from cube_kernels.automaton import Automaton
-from cube_kernels.backends.triton.geometry import images
 from cube_kernels.lattice import Lattice
 
 DOT_MINIMUM = 16
@@ -42,7 +41,6 @@ class Plan(str):
     boundary: str
     offsets: int  # of perception
     filters: int  # 0 where the neighbors' states are gathered without weights
-    images: tuple[int, int, int]  # extended positions along each axis that show one cell: see geometry.images
     own_state: bool = False
     drive: int = 0
     hidden: int = 0
@@ -140,7 +138,6 @@ def perception_plan(lattice: Lattice, filters: int) -> Plan:
         boundary=lattice.boundary,
         offsets=len(offsets),
         filters=filters,
-        images=images(lattice, offsets),
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
+from cube_kernels.rule import PERCEPTIONS
 from tests.conformance.cases import (
     SWITCHES,
     TOLERANCE,
@@ -54,6 +55,12 @@ def quick_cases() -> list[Case]:
     return chosen
 
 
+def cases_of_several_chunks() -> list[Case]:
+    """Two quick ones of each perception."""
+    wide = [case for case in quick_cases() if case.rule.hidden > SMALL_BLOCKS["HIDDEN"]]
+    return [case for kind in PERCEPTIONS for case in [c for c in wide if c.rule.perception == kind][:2]]
+
+
 interpreted = pytest.mark.conformance("triton", "interpreted, under a sanitizer")
 
 
@@ -71,7 +78,7 @@ def test_triton_agrees_with_reference(case):
 
 @interpreted
 @pytest.mark.parametrize("blocks", [SMALL_BLOCKS], indirect=True)
-@pytest.mark.parametrize("case", [c for c in quick_cases() if c.rule.hidden > 16][:4], ids=str)
+@pytest.mark.parametrize("case", cases_of_several_chunks(), ids=str)
 def test_triton_agrees_with_reference_in_small_blocks(case):
     """Chunks of the hidden layer, and parts of the weights' sums that go over several blocks."""
     check(case)
