@@ -90,7 +90,7 @@ MUTATIONS = [
         "layout.cpp",
         "layout.next = memory.shared_if_it_fits(state_bytes());",
         "layout.next = memory.shared_if_it_fits(state_bytes() - widths_.stride * number_);",
-        ("", POISON, "", BOUNDS),
+        (VALUES, POISON, "", BOUNDS),
     ),
     Mutation(
         "a sample's states written one cell too far",
@@ -153,14 +153,14 @@ MUTATIONS = [
         "step.h",
         "  Group::join();\n  if (can_die)",
         "  if (can_die)",
-        (VALUES, VALUES, RACE, RACE),
+        (VALUES, "", RACE, RACE),
     ),
     Mutation(
         "a neighbor looked for in the block's own memory",
         "group.h",
         "return in_block(owner, own) + row * stride;",
         "return own + row * stride;",
-        (VALUES, VALUES, VALUES, VALUES),
+        (VALUES, VALUES, VALUES, UNWRITTEN),
     ),
     Mutation(
         "no barrier of the cluster before its last block ends",
