@@ -36,6 +36,7 @@ CHECKERS = {
 VALUES = "wrong values"
 BOUNDS = "out of bounds"
 RACE = "a race between programs"
+COLLISION = "two lanes that store to one place"
 LAST_BITS = "lanes that differ"
 OVERFLOW = "32-bit overflow"
 MISALIGNED = "misaligned address"
@@ -45,6 +46,7 @@ SIGNS = {
     VALUES: r"relative error|not close|not equal|AssertionError: (result|trajectory|gradient)|wrong rows",
     BOUNDS: r"(load|store) of \d+ bytes out of bounds|KernelError: .*(lie outside of every tensor|in no tensor)",
     RACE: r"a program (stores to|loads) what another program|KernelError: .* of the same launch",
+    COLLISION: r"store of \d+ bytes, two lanes to one address",
     LAST_BITS: r"KernelError: .*another thread writes another value",
     OVERFLOW: r"overflow detected",
     MISALIGNED: r"bytes, misaligned|KernelError: .* is not a multiple of the access's",
@@ -72,7 +74,7 @@ MUTATIONS = [
         "geometry.py",
         "tl.store(address, value.to(pointer.dtype.element_ty), mask=mask)",
         "tl.store(address, value.to(pointer.dtype.element_ty))",
-        ("", BOUNDS, RACE),
+        ("", COLLISION, RACE),
     ),
     Mutation(
         "a mirror that repeats the edge",
