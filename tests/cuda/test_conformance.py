@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cube_kernels import Lattice, Rule, perceive
+from cube_kernels import Alive, Lattice, Rule, perceive
 from cube_kernels.backends import cuda
 from tests.conformance.cases import (
     TOLERANCE,
@@ -166,6 +166,17 @@ def test_a_batch_of_more_samples_than_there_are_blocks():
     case = Case(Lattice((1, 1, 2), 3), rule, drive_batch="shared", batch=515)
     check(case)
     check(replace(case, drive_batch="each", tolerance=0.3))
+
+
+def test_clusters_take_no_samples_no_steps_and_more_samples_than_run_at_once():
+    """Both ways: without layers, neither direction needs more memory than the state and a few rows."""
+    rule = Rule(filters=1, hidden=0, own_state=False, alive=Alive(1, 0.1, "both", 0.0))
+    lattice = Lattice((2, 3, 6), 4)
+    case = Case(lattice, rule, batch=515, tolerance=0.3)
+    with only_clusters(lattice, rule, torch.float32):
+        check_empty_batch(case, "cuda")
+        check_zero_steps(case, "cuda")
+        check(case)
 
 
 @pytest.mark.parametrize("case", cases(6), ids=str)
