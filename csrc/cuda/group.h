@@ -29,7 +29,6 @@ struct OneBlock {
   static constexpr bool compiles = true;
 
   __device__ static int size(const Layout&) { return 1; }
-  __device__ static int rank(const Layout&) { return 0; }
   // Its part of a sample's cells.
   __device__ static int first_cell(const Layout&) { return 0; }
   __device__ static int cell_count(const Layout&, int cells) { return cells; }

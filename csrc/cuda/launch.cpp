@@ -157,11 +157,12 @@ std::string device_report() {
   check(cudaGetDeviceCount(&count));
   std::string report = "driver for CUDA " + version(driver);
   for (int device = 0; device < count; ++device) {
+    const Limits has = limits(device);
     report += "; device " + std::to_string(device) + ": sm_" +
               std::to_string(attribute(cudaDevAttrComputeCapabilityMajor, device)) +
               std::to_string(attribute(cudaDevAttrComputeCapabilityMinor, device)) + ", " +
-              std::to_string(limits(device).shared_bytes) + " bytes of shared memory a block" +
-              (limits(device).blocks > 1 ? ", clusters" : ", no clusters");
+              std::to_string(has.shared_bytes) + " bytes of shared memory a block" +
+              (has.blocks > 1 ? ", clusters" : ", no clusters");
   }
   return report;
 }
