@@ -88,9 +88,15 @@ class Answerer:
     """
 
     def __init__(self, run: Run, bank: Path | None = None) -> None:
-        self._model, self._ensemble = run.model, run.ensemble
+        self._run = run
+        run.model  # noqa: B018  # what is wrong with it shows before the bank is embedded
         self._pairs = _with_distinct_answers(run.pairs if bank is None else read_pairs([str(bank)]))
-        vectors = self._ensemble.answers([pair.answer for pair in self._pairs])
+        texts = [pair.answer for pair in self._pairs]
+        if bank is None:
+            known = run.answers()
+            vectors = torch.stack([known[text] for text in texts])
+        else:
+            vectors = run.ensemble.answers(texts)
         self.search: Search = MatrixSearch(vectors) if len(vectors) <= MATRIX_LIMIT else FaissSearch(vectors)
 
     def __len__(self) -> int:
@@ -106,7 +112,7 @@ class Answerer:
         """
         for question in questions:
             check_question(question)
-        predictions = F.normalize(self._model.predict(self._ensemble.questions(questions)), dim=-1)
+        predictions = F.normalize(self._run.ask(questions), dim=-1)
         scores, rows = self.search.best(predictions, min(count, len(self)))
         return [
             [Answer(score, self._pairs[row].answer, self._pairs[row].source) for score, row in zip(*best, strict=True)]

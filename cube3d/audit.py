@@ -6,7 +6,7 @@ and whose validation read the training set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from cube3d.data import Pair, Split, normalized
 from cube3d.errors import UserError
 from cube3d.model import CubeModel
+from cube3d.reader.model import ReaderModel
+from cube_kernels import TokenLattice
 
 ROLLOUT = "the rollout changes the output"
 
@@ -66,6 +68,27 @@ def check_rollout(model: CubeModel, questions: Tensor) -> Check:
         return Check(ROLLOUT, False, "the readout is zero: no epoch was better than the untrained cube")
     change = ((with_rollout - without).norm() / with_rollout.norm()).item()
     return Check(ROLLOUT, change > 1e-4, f"relative change {change:.3f}")
+
+
+def check_texts(about: Mapping[str, int]) -> Check:
+    """No text of the distillation says what is held out."""
+    found = f"{about['texts']} texts, {about['held_out']} others left out"
+    return Check("no text says what is held out", True, found)
+
+
+def check_reading(model: ReaderModel, texts: Sequence[str]) -> Check:
+    """A reader's rollout changes what it says."""
+    assert isinstance(model.reading.context, TokenLattice)
+    layer = model.reading.context.layer
+    steps = layer.steps
+    with_rollout = model.embed(texts)
+    try:
+        layer.steps = 0
+        without = model.embed(texts)
+    finally:
+        layer.steps = steps
+    change = (with_rollout - without).norm(dim=-1).mean().item()
+    return Check(ROLLOUT, change > 1e-4, f"mean change of the unit vectors {change:.3f}")
 
 
 def require(checks: Sequence[Check]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cube3d.config import Settings
 from cube3d.data.tasks import task_mix
+from cube3d.methods import Method
 from cube3d.metrics import ranks
 from cube3d.model import CubeConfig, CubeModel, MappingModel, MLPConfig, MLPModel, load_model
 from cube3d.vectors import Part, Parts
@@ -18,16 +19,9 @@ from cube3d.vectors import Part, Parts
 Predictor = Callable[[Tensor], Tensor]
 """Questions ``[N, dim]`` to predicted answers ``[N, dim]``."""
 
+CUBE = "cube"
 IDENTITY = "identity"
 MEAN_ANSWER = "mean answer"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A predictor and how many numbers it fitted to the training part."""
-
-    predict: Predictor
-    parameters: int
 
 
 RIDGE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -99,6 +93,10 @@ def lattice_off(cube: CubeModel) -> CubeConfig:
     return CubeConfig(dim=cube.config.dim, cube=still, loss=cube.config.loss)
 
 
+def _of_vectors(predict: Predictor, parameters: int) -> Method:
+    return Method(lambda part: predict(part.question), parameters)
+
+
 def trained_baselines(
     cube: CubeModel, parts: Parts, settings: Settings, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Method]:
@@ -152,9 +150,9 @@ def baselines(
     """
     dim = cube.config.dim
     return {
-        IDENTITY: Method(identity, 0),
-        MEAN_ANSWER: Method(mean_answer(parts.train), dim),
-        "ridge": Method(ridge(parts, residual=False), dim * dim + dim),
-        "residual ridge": Method(ridge(parts, residual=True), dim * dim + dim),
+        IDENTITY: _of_vectors(identity, 0),
+        MEAN_ANSWER: _of_vectors(mean_answer(parts.train), dim),
+        "ridge": _of_vectors(ridge(parts, residual=False), dim * dim + dim),
+        "residual ridge": _of_vectors(ridge(parts, residual=True), dim * dim + dim),
         **trained_baselines(cube, parts, settings, folder, say),
     }

@@ -1,4 +1,4 @@
-"""The command line: ``cube3d data | train | search | ablate | evaluate | report | ask | export``."""
+"""The command line: ``cube3d data | train | search | ablate | evaluate | report | ask | embed | export``."""
 
 from __future__ import annotations
 
@@ -160,17 +160,36 @@ def _begun(options: argparse.Namespace, kind: type[SomePlan]) -> tuple[Settings,
     return load_settings(options.config, options.overrides), read_plan(options.plan, kind)
 
 
+def _embed(options: argparse.Namespace) -> None:
+    from cube3d import run as runs
+    from cube3d.embed import embed
+
+    run = runs.load(options.run)
+    cut = embed(run, None if options.texts in (None, Path("-")) else options.texts, options.out)
+    if cut:
+        longest = run.settings.reader.max_length
+        print(f"texts of more than {longest} tokens (reader.max_length), cut off there: {cut}", file=sys.stderr)
+
+
 def _export(options: argparse.Namespace) -> None:
     from cube3d import run as runs
-    from cube3d.export import export
 
-    export(runs.load(options.run), options.folder)
-    print(f"exported: SentenceTransformer({str(options.folder)!r}, trust_remote_code=True) loads it")
+    run, target = runs.load(options.run), options.target
+    if target.suffix == ".onnx":
+        from cube3d.export.onnx import export_onnx
+
+        export_onnx(run, target)
+        print(f"exported: {target}, and the tokenizer beside it")
+        return
+    from cube3d.export import ROUTES, export
+
+    kind = export(run, target, options.reader_only)
+    print(f"exported: {ROUTES[kind]}; SentenceTransformer({str(target)!r}, trust_remote_code=True) loads it")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cube3d", description="Train a 3D lattice to carry questions to answers.")
-    names = "data | train | search | ablate | evaluate | report | ask | export"
+    names = "data | train | search | ablate | evaluate | report | ask | embed | export"
     commands = parser.add_subparsers(required=True, dest="name", metavar=names)
 
     add_data_commands(commands)
@@ -209,9 +228,16 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--count", type=_positive, default=3, help="how many answers (3)")
     ask.set_defaults(command=_ask)
 
-    export = commands.add_parser("export", help="write a model that sentence-transformers loads without cube3d")
+    embed = commands.add_parser("embed", help="the vectors of many texts")
+    embed.add_argument("run", type=Path)
+    embed.add_argument("texts", type=Path, nargs="?", help="a text a line, or .jsonl with a 'text'; the input without")
+    embed.add_argument("--out", type=Path, help=".npy or .jsonl; JSONL on the standard output without")
+    embed.set_defaults(command=_embed)
+
+    export = commands.add_parser("export", help="write a model that sentence-transformers or ONNX runtimes load")
     export.add_argument("run", type=Path)
-    export.add_argument("folder", type=Path)
+    export.add_argument("target", type=Path, help="a folder for sentence-transformers, or a file .onnx of a reader")
+    export.add_argument("--reader-only", action="store_true", help="leave the teacher out of the folder")
     export.set_defaults(command=_export)
     return parser
 

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -137,39 +137,31 @@ class EnsembleSettings(Section):
         return self
 
 
-class CubeSettings(Section):
-    shape: list[int] = Field([2, 2, 2], min_length=3, max_length=3)
-    channels: int = 32
-    neighborhood: str = "von_neumann"
-    radius: int = 1
+Offset = Annotated[list[int], Field(min_length=3, max_length=3)]
+"""From a cell to one that it sees, ``[d, h, w]``."""
+
+
+class LatticeSettings(Section):
+    """A lattice but for its size, and its rule."""
+
+    channels: int
+    neighborhood: str | list[Offset]
+    """A name, or a list of offsets [d, h, w]."""
+    radius: int
     boundary: str = "walls"
     perception: str = "depthwise"
-    filters: int = 1
-    hidden: int = 64
+    filters: int
+    hidden: int
     activation: str = "gelu"
     update: str = "gated"
     steps: int = Field(4, ge=0)
-    lift: Literal["per_cell", "shared"] = "per_cell"
-    input: Literal["volume", "front", "back", "corners"] = "volume"
-    """Where the question enters: everywhere, the first or the last slice along D, or the corners."""
-    output: Literal["volume", "front", "back", "corners"] = "volume"
-    """Where the answer is read. From face to face, the steps must reach across."""
-    proportion: float = Field(1.0, gt=0, le=1)
-    """Share of a face that is taken, in whole rows around its middle."""
-    placement: Literal["plain", "correlation"] = "plain"
-    """The dimensions in their order, or those that go together in the training part near to each other."""
     backend: str = "auto"
     checkpoint_every: int | None = Field(None, ge=1)
 
-    @model_validator(mode="after")
-    def _fits(self) -> CubeSettings:
-        self.lattice()
-        self.rule()
-        return self
-
-    def lattice(self) -> Lattice:
-        depth, height, width = self.shape
-        return Lattice((depth, height, width), self.channels, self.neighborhood, self.radius, self.boundary)
+    def lattice(self, shape: tuple[int, int, int]) -> Lattice:
+        listed = self.neighborhood
+        neighborhood = listed if isinstance(listed, str) else tuple((d, h, w) for d, h, w in listed)
+        return Lattice(shape, self.channels, neighborhood, self.radius, self.boundary)
 
     def rule(self) -> Rule:
         return Rule(
@@ -179,6 +171,120 @@ class CubeSettings(Section):
             activation=self.activation,
             update=self.update,
         )
+
+
+class CubeSettings(LatticeSettings):
+    """The cube that carries a question's embedding to its answer's."""
+
+    shape: list[int] = Field([2, 2, 2], min_length=3, max_length=3)
+    channels: int = 32
+    neighborhood: str | list[Offset] = "von_neumann"
+    radius: int = 1
+    filters: int = 1
+    hidden: int = 64
+    lift: Literal["per_cell", "shared"] = "per_cell"
+    input: Literal["volume", "front", "back", "corners"] = "volume"
+    """Where the question enters: everywhere, the first or the last slice along D, or the corners."""
+    output: Literal["volume", "front", "back", "corners"] = "volume"
+    """Where the answer is read. From face to face, the steps must reach across."""
+    proportion: float = Field(1.0, gt=0, le=1)
+    """Share of a face that is taken, in whole rows around its middle."""
+    placement: Literal["plain", "correlation"] = "plain"
+    """The dimensions in their order, or those that go together in the training part near to each other."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> CubeSettings:
+        self.whole_lattice()
+        self.rule()
+        return self
+
+    def whole_lattice(self) -> Lattice:
+        depth, height, width = self.shape
+        return self.lattice((depth, height, width))
+
+
+class ReaderSettings(LatticeSettings):
+    """The reader: token vectors, a lattice over the tokens, their weighted mean."""
+
+    tokenizer: Literal["teacher", "trained"] = "teacher"
+    """Of the first teacher, or a WordPiece of its own, trained on the texts."""
+    vocabulary: int = Field(16000, ge=100)
+    """Entries of a trained tokenizer, at most."""
+    max_length: int = Field(128, ge=1)
+    """Tokens of a text that are read; the rest is cut off."""
+    vectors: Literal["teacher", "random"] = "teacher"
+    """Where token vectors start: what the teachers say of each token alone, or drawn at random."""
+    train_vectors: bool = True
+    """Whether they are trained further."""
+    width: int | None = Field(None, ge=2)
+    """Numbers of a token vector, the principal components of the teachers'; null: as many as the teachers have."""
+    storage: Literal["float32", "float16", "int8"] = "float32"
+    """How the table of token vectors is saved; it is trained in float32."""
+    context: Literal["lattice", "none", "transformer", "convolutions"] = "lattice"
+    """What lets tokens see each other. "none" is a bag of tokens; a transformer's layer and untied convolutions are
+    there to be measured beside the lattice."""
+    cells: list[int] = Field([1, 1], min_length=2, max_length=2)
+    """Cells a token has along D and H; the text lies along W."""
+    channels: int = 64
+    neighborhood: str | list[Offset] = "line"
+    radius: int = 2
+    filters: int = 2
+    hidden: int = 128
+    token_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the tokens that training leaves out."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the dimensions of a text's token vectors that training leaves out."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ReaderSettings:
+        depth, height = self.cells
+        self.lattice((depth, height, self.max_length))
+        self.rule()
+        if self.context != "lattice" and self.cells != [1, 1]:
+            raise ValueError(f"cells is {self.cells}, but the context is {self.context!r}; only a lattice has cells")
+        return self
+
+
+class TextSettings(Section):
+    """What a reader is distilled from."""
+
+    sources: list[str] = ["pairs", *(f"docs:{module}" for module in ("numpy", "torch", "transformers", "sympy"))]
+    """The training "pairs", "docs:<module>" for docstrings and README of an installed package, text and Markdown files,
+    JSONL with a "text", dictionaries of dictd (.dict, .dict.dz). What says a held-out text is left out."""
+    count: int | None = Field(8000, ge=2)
+    """Texts beside those of the pairs, from each source as many as from the others; null: all."""
+
+
+class DistillationSettings(Section):
+    """A reader learns to say of any text what the teachers say, before it sees a pair."""
+
+    epochs: int = Field(3, ge=0)
+    """0: the reader stays as its token vectors make it."""
+    batch_size: int = Field(256, ge=2)
+    learning_rate: float = Field(2e-3, gt=0)
+    vectors_learning_rate: float = Field(1e-3, gt=0)
+    """Of the token vectors."""
+    weights_learning_rate: float = Field(2e-2, gt=0)
+    """Of the tokens' weights."""
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    cosine: float = Field(1.0, ge=0)
+    """Weight of the cosine distance to the teachers' vector."""
+    relational: float = Field(4.0, ge=0)
+    """Weight of relational distillation: texts as near to each other as the teachers have them."""
+    temperature: float = Field(3.0, gt=0)
+    """Of relational distillation."""
+
+
+class TuningSettings(Section):
+    """How a distilled reader learns from pairs, beside `training` and `loss`."""
+
+    distillation: float = Field(1.0, ge=0)
+    """Weight of the distillation that goes on, a batch of texts a step; 0: none."""
+    hold: float = Field(0.0, ge=0)
+    """Weight of the squared distance of a batch's token vectors from the distilled ones."""
+    vectors_learning_rate: float = Field(3e-4, ge=0)
+    """Of the token vectors; 0: they stay as they are."""
 
 
 class NegativeSettings(Section):
@@ -281,16 +387,42 @@ class TrainingSettings(Section):
     """Reporters that get every figure as well, by their names in transformers, such as tensorboard or wandb."""
 
 
+READER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "training": {"epochs": 20, "batch_size": 128, "learning_rate": 3e-4, "patience": 6},
+    "loss": {"temperature": 0.05},
+}
+"""Where the tuning of a reader differs from the training of a mapping."""
+
+
 class Settings(Section):
     """Everything that decides the outcome of a run."""
 
+    model: Literal["reader", "mapping"] = "reader"
+    """What is trained: a reader of the question's text, which needs no teacher when it is asked, or a mapping of the
+    teachers' vector of the question. Its own section is `reader` or `cube`."""
     seed: int = Field(0, ge=0)
     data: DataSettings = DataSettings()
     teachers: list[TeacherSettings] = Field([TeacherSettings()], min_length=1)
     ensemble: EnsembleSettings = EnsembleSettings()
+    reader: ReaderSettings = ReaderSettings()
+    texts: TextSettings = TextSettings()
+    distillation: DistillationSettings = DistillationSettings()
+    tuning: TuningSettings = TuningSettings()
     cube: CubeSettings = CubeSettings()
     loss: LossSettings = LossSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_model(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("model", "reader") != "reader":
+            return values
+        filled = dict(values)
+        for section, defaults in READER_DEFAULTS.items():
+            given = filled.get(section, {})
+            if isinstance(given, dict):
+                filled[section] = {**defaults, **given}
+        return filled
 
     @model_validator(mode="after")
     def _every_teacher_has_a_weight(self) -> Settings:

@@ -1,4 +1,4 @@
-"""The cube and its baselines on the answer groups that a run held out, for one run or over several seeds."""
+"""The trained model and its baselines on the answer groups that a run held out, for one run or over several seeds."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube3d.baselines import Method, baselines, parameter_count
+from cube3d.baselines import CUBE, baselines, parameter_count
 from cube3d.config import differences
 from cube3d.data import normalized
 from cube3d.errors import UserError
 from cube3d.intervals import Bootstrap, Floats
+from cube3d.methods import Method, measure_speeds
 from cube3d.metrics import METRICS, anisotropy, effective_dimensions, per_question
+from cube3d.model import CubeModel
 from cube3d.run import Run
 from cube3d.subsets import ALL, HEADWORD, OTHER, is_headword_question
 from cube3d.teacher_results import teacher_results
 
-CUBE = "cube"
+CONTROLS = ("teacher", "identity")
+"""What is no model: in a reader's table and in a cube's."""
 
 MIN_GROUPS = 2
 """A subset of fewer answer groups has no interval and is not measured."""
@@ -31,15 +34,20 @@ class Evaluation:
 
     Attributes:
         seed: of the run.
+        main: the method that the run trained, which the others are measured beside.
+        control: the method that is no model: the teachers' own vectors.
         answers: how many answers each question was ranked against.
         question: the text of each, ``[N]``.
         group: each question's answer group, ``[N]``, by its first answer's text, which is the same for every seed.
         headword: :func:`cube3d.subsets.is_headword_question`, ``[N]``.
         values: for each method and metric, ``[N]`` values.
-        properties: for each method ``parameters``, ``anisotropy`` and ``effective_dimensions``.
+        properties: for each method ``parameters``, ``anisotropy`` and ``effective_dimensions``; ``bytes`` and
+            ``questions_a_second`` of those that can be asked.
     """
 
     seed: int
+    main: str
+    control: str
     answers: int
     question: list[str]
     group: list[str]
@@ -49,7 +57,7 @@ class Evaluation:
 
 
 def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
-    """Measures the run's cube and every baseline on its test part, and saves ``questions.json``,
+    """Measures the run's model and every baseline on its test part, and saves ``questions.json``,
     ``metrics.json`` and ``teachers.json``.
 
     Args:
@@ -57,38 +65,57 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
         say: gets a line for each baseline that is trained.
     """
     parts, test = run.parts, run.parts.test
-    methods = {
-        CUBE: Method(run.model.predict, parameter_count(run.model)),
-        **baselines(run.model, parts, run.settings, run.baselines_folder, say),
-    }
+    methods = all_methods(run, say)
     center = parts.train.answer.mean(0)
-    predictions = {name: method.predict(test.question) for name, method in methods.items()}
+    own = {name: test if method.bank is None else method.bank(test) for name, method in methods.items()}
+    predictions = {name: method.predict(test) for name, method in methods.items()}
+    say("measuring speeds")
+    speeds = measure_speeds(methods, list(dict.fromkeys(test.text)))
     label: dict[int, str] = {}
     for group, pair in zip(test.group.tolist(), test.pairs, strict=True):
         label[group] = min(label.get(group, normalized(pair.answer)), normalized(pair.answer))
+    properties = {
+        name: {
+            "parameters": float(methods[name].parameters),
+            "anisotropy": anisotropy(prediction),
+            "effective_dimensions": effective_dimensions(prediction),
+        }
+        for name, prediction in predictions.items()
+    }
+    for name, speed in speeds.items():
+        properties[name] |= {"bytes": float(methods[name].size or 0), "questions_a_second": speed}
     evaluation = Evaluation(
         seed=run.settings.seed,
+        main=next(iter(methods)),
+        control=next(name for name in CONTROLS if name in methods),
         answers=len(test.bank_text),
         question=[pair.question for pair in test.pairs],
         group=[label[group] for group in test.group.tolist()],
         headword=[is_headword_question(pair.question) for pair in test.pairs],
         values={
-            name: {metric: values.tolist() for metric, values in per_question(prediction, test, center).items()}
+            name: {metric: values.tolist() for metric, values in per_question(prediction, own[name], center).items()}
             for name, prediction in predictions.items()
         },
-        properties={
-            name: {
-                "parameters": methods[name].parameters,
-                "anisotropy": anisotropy(prediction),
-                "effective_dimensions": effective_dimensions(prediction),
-            }
-            for name, prediction in predictions.items()
-        },
+        properties=properties,
     )
     run.save_results("questions", asdict(evaluation))
     run.save_results("metrics", summarize([evaluation]))
     run.save_results("teachers", teacher_results(run))
     return evaluation
+
+
+def all_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
+    """The run's model, first, and everything beside it, in the order of the tables."""
+    if run.settings.model == "reader":
+        from cube3d.reader.baselines import reader_methods
+
+        return reader_methods(run, say)
+    model = run.model
+    assert isinstance(model, CubeModel)
+    return {
+        CUBE: Method(model.predict, parameter_count(model)),
+        **baselines(model, run.parts, run.settings, run.baselines_folder, say),
+    }
 
 
 def require_same_configuration(runs: Sequence[Run]) -> None:
@@ -119,10 +146,10 @@ def summarize(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Means, intervals and tests over all runs.
 
     Returns:
-        JSON-ready: ``seeds`` and ``answers`` by run; ``methods``: for each its ``parameters``, ``anisotropy`` and
-        ``effective_dimensions`` (means over the runs); and ``subsets``: for ``all``, ``headword`` and ``other``
+        JSON-ready: ``main`` and ``control``, names of methods; ``seeds`` and ``answers`` by run; ``methods``: for each
+        its properties (means over the runs); and ``subsets``: for ``all``, ``headword`` and ``other``
         questions how many different ones there are, in how many ``groups``, and if these are at least two,
-        ``means[method][metric]`` as :class:`cube3d.intervals.Estimate` and ``gains[method][metric]``, the cube
+        ``means[method][metric]`` as :class:`cube3d.intervals.Estimate` and ``gains[method][metric]``, the main method
         minus that method paired over questions, as :class:`cube3d.intervals.Difference`.
     """
     names = list(evaluations[0].values)
@@ -135,7 +162,10 @@ def summarize(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         for name in names
     }
     chosen = {ALL: np.full(len(group), True), HEADWORD: headword, OTHER: ~headword}
+    main = evaluations[0].main
     return {
+        "main": main,
+        "control": evaluations[0].control,
         "seeds": [e.seed for e in evaluations],
         "answers": [e.answers for e in evaluations],
         "methods": {
@@ -146,6 +176,7 @@ def summarize(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
             subset: {"questions": len(np.unique(question[rows])), "groups": len(np.unique(group[rows]))}
             | _estimates(
                 {name: {metric: v[rows] for metric, v in by_metric.items()} for name, by_metric in values.items()},
+                main,
                 group[rows],
                 run[rows],
             )
@@ -154,14 +185,16 @@ def summarize(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     }
 
 
-def _estimates(values: dict[str, dict[str, Floats]], group: NDArray[Any], run: NDArray[Any]) -> dict[str, Any]:
+def _estimates(
+    values: dict[str, dict[str, Floats]], main: str, group: NDArray[Any], run: NDArray[Any]
+) -> dict[str, Any]:
     if len(np.unique(group)) < MIN_GROUPS:
         return {}
     bootstrap = Bootstrap(group, run, seed=0)
     means = {n: {m: asdict(bootstrap.estimate(v)) for m, v in by_metric.items()} for n, by_metric in values.items()}
     gains = {
-        name: {m: asdict(bootstrap.difference(values[CUBE][m] - v)) for m, v in by_metric.items()}
+        name: {m: asdict(bootstrap.difference(values[main][m] - v)) for m, v in by_metric.items()}
         for name, by_metric in values.items()
-        if name != CUBE
+        if name != main
     }
     return {"means": means, "gains": gains}

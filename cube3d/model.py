@@ -1,10 +1,12 @@
-"""Models that carry a question's embedding to its answer's, as ``transformers`` models."""
+"""Models that predict an answer's vector, as ``transformers`` models, and those that map the question's vector to
+it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +19,12 @@ from cube3d.errors import UserError
 from cube3d.files import replacing
 from cube3d.losses import Objective
 from cube3d.placement import correlation_order
+from cube3d.vectors import Part
 from cube_kernels import EmbeddingCube
 
 
 @dataclass
-class MappingOutput(ModelOutput):
+class AnswerOutput(ModelOutput):
     """``prediction`` is ``[B, dim]``; ``loss`` and its unweighted ``parts`` are there if the answers were given."""
 
     loss: Tensor | None = None
@@ -29,8 +32,8 @@ class MappingOutput(ModelOutput):
     parts: dict[str, Tensor] | None = None
 
 
-class MappingConfig(PreTrainedConfig):
-    """What every mapping has: the width of the embeddings and the losses it is trained with."""
+class AnswerConfig(PreTrainedConfig):
+    """What every model has: the width of the answers' vectors and the losses it is trained with."""
 
     keys_to_ignore_at_inference: ClassVar = ["parts"]
 
@@ -40,7 +43,7 @@ class MappingConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-class CubeConfig(MappingConfig):
+class CubeConfig(AnswerConfig):
     """Adds the cube's settings, as in the run's configuration."""
 
     model_type = "cube3d"
@@ -50,7 +53,7 @@ class CubeConfig(MappingConfig):
         super().__init__(**kwargs)
 
 
-class MLPConfig(MappingConfig):
+class MLPConfig(AnswerConfig):
     """Adds the width of the hidden layer."""
 
     model_type = "cube3d_mlp"
@@ -60,38 +63,53 @@ class MLPConfig(MappingConfig):
         super().__init__(**kwargs)
 
 
-class MappingModel(PreTrainedModel):
-    """``[B, dim] → [B, dim]`` by ``self.mapping``, with the loss where the answers are given."""
+class AnswerModel(PreTrainedModel):
+    """Predicts the vector of a question's answer, ``[B, dim]``, with the loss where the answers are given. A subclass
+    says what it reads of a question."""
 
-    config: MappingConfig
-    mapping: nn.Module
+    config: AnswerConfig
 
     def _complete(self) -> None:
         """The end of every subclass's constructor."""
         self.objective = Objective(LossSettings(**self.config.loss), self.config.dim)
         self.post_init()
 
-    def forward(
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: modules draw their own parameters, and transformers would draw those of linear layers again."""
+
+    def complete(
         self,
-        question_embedding: Tensor,
+        prediction: Tensor,
         answer_embedding: Tensor | None = None,
         group: Tensor | None = None,
         counted: Tensor | None = None,
         mined: Tensor | None = None,
         mined_group: Tensor | None = None,
-    ) -> MappingOutput:
-        """
+    ) -> AnswerOutput:
+        """The end of every subclass's forward pass.
+
         Args:
-            question_embedding: ``[B, dim]``.
+            prediction: ``[B, dim]``.
             answer_embedding: ``[B, dim]``, only for the loss.
             group: answer group of each row, ``[B]``, int64, only for the loss.
             counted, mined, mined_group: see :class:`cube3d.losses.Objective`.
         """
-        prediction = self.mapping(question_embedding)
         if answer_embedding is None or group is None:
-            return MappingOutput(prediction=prediction)
+            return AnswerOutput(prediction=prediction)
         loss, parts = self.objective(prediction, answer_embedding, group, counted, mined, mined_group)
-        return MappingOutput(loss=loss, prediction=prediction, parts=parts)
+        return AnswerOutput(loss=loss, prediction=prediction, parts=parts)
+
+    def inputs(self, part: Part) -> Sequence[dict[str, Tensor]]:
+        """What the forward pass takes of each question of a part, by the names of its arguments."""
+        raise NotImplementedError
+
+    def collate(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Several rows of :meth:`inputs`, with what else they have, as one batch."""
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def predict(self, part: Part) -> Tensor:
+        """Predicted answers ``[N, dim]`` for the questions of a part."""
+        raise NotImplementedError
 
     def trainable(self) -> list[str]:
         """Names of the parameters that training must move."""
@@ -100,16 +118,40 @@ class MappingModel(PreTrainedModel):
     def prepare(self, train: Tensor) -> None:
         """Takes what it needs from the training part's vectors ``[N, dim]``, before the first step."""
 
-    @torch.no_grad()
-    def predict(self, questions: Tensor) -> Tensor:
-        """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``."""
-        self.eval()
-        return torch.cat([self.mapping(batch) for batch in questions.split(1024)])
-
     def save(self, folder: Path) -> None:
         """Writes config and safetensors, whole or not at all."""
         with replacing(folder) as temporary:
-            self.save_pretrained(temporary)
+            self.save_in(temporary)
+
+    def save_in(self, folder: Path) -> None:
+        """As :meth:`save`, into a folder that is not in use yet."""
+        self.save_pretrained(folder)
+
+
+class MappingModel(AnswerModel):
+    """``[B, dim] → [B, dim]`` by ``self.mapping``."""
+
+    mapping: nn.Module
+
+    def forward(self, question_embedding: Tensor, **labels: Tensor | None) -> AnswerOutput:
+        """
+        Args:
+            question_embedding: ``[B, dim]``.
+            labels: see :meth:`complete`.
+        """
+        return self.complete(self.mapping(question_embedding), **labels)
+
+    def inputs(self, part: Part) -> Sequence[dict[str, Tensor]]:
+        return [{"question_embedding": vector} for vector in part.question]
+
+    def predict(self, part: Part) -> Tensor:
+        return self.map(part.question)
+
+    @torch.no_grad()
+    def map(self, questions: Tensor) -> Tensor:
+        """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``."""
+        self.eval()
+        return torch.cat([self.mapping(batch) for batch in questions.split(1024)])
 
 
 class CubeModel(MappingModel):
@@ -123,7 +165,7 @@ class CubeModel(MappingModel):
         cube = CubeSettings(**config.cube)
         self.mapping = EmbeddingCube(
             config.dim,
-            cube.lattice(),
+            cube.whole_lattice(),
             cube.rule(),
             cube.steps,
             lift=cube.lift,
@@ -173,14 +215,16 @@ class MLPModel(MappingModel):
         self._complete()
 
 
+SomeModel = TypeVar("SomeModel", bound=AnswerModel)
+
 # So that transformers' own AutoConfig and AutoModel load what was saved, once this module is imported.
 for _config, _model in ((CubeConfig, CubeModel), (MLPConfig, MLPModel)):
     AutoConfig.register(_config.model_type, _config)
     AutoModel.register(_config, _model)
 
 
-def load_model(kind: type[MappingModel], folder: Path) -> MappingModel:
-    """A model that :meth:`MappingModel.save` wrote.
+def load_model(kind: type[SomeModel], folder: Path) -> SomeModel:
+    """A model that :meth:`AnswerModel.save` wrote.
 
     Raises:
         UserError: the folder is missing or damaged, or holds another kind of model.

@@ -5,7 +5,10 @@
     config.yaml      the resolved settings
     pairs.jsonl      the pairs as they were read, with part and answer group
     ensemble.safetensors  how the teachers are aligned and weighed
-    model/           the trained cube
+    texts/           what a reader is distilled on: tokens, teachers' vectors, tokenizer
+    distilled/       a reader before it is tuned on pairs
+    model/           the trained model
+    answers.safetensors  the vectors of the run's answers, so that a reader answers without a teacher
     history.json     the Trainer's log
     audit.json       the checks the run made of itself
     training/        checkpoints
@@ -19,23 +22,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from cube3d.audit import Check, check_rollout, check_split, require
+from cube3d.audit import Check, check_reading, check_rollout, check_split, check_texts, require
 from cube3d.config import Settings, dump_settings, load_settings
 from cube3d.data import Pair, Split
 from cube3d.data.prepare import prepare
 from cube3d.data.tasks import task_mix
 from cube3d.errors import UserError
-from cube3d.files import load_json, save_json, save_text
-from cube3d.model import CubeConfig, CubeModel, load_model
+from cube3d.files import load_json, replacing, save_json, save_text
+from cube3d.model import AnswerModel, CubeConfig, CubeModel, load_model
+from cube3d.reader.model import ReaderModel
 from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
 from cube3d.vectors import Parts, embed_parts
+
+if TYPE_CHECKING:
+    from cube3d.reader.train import Material
 
 PART_NAMES = tuple(field.name for field in fields(Split))
 
@@ -94,21 +105,67 @@ class Run:
         return embed_parts(self.pairs, self.groups, self.split, self.ensemble)
 
     @cached_property
-    def model(self) -> CubeModel:
-        """The trained cube.
+    def material(self) -> Material:
+        """What the run's reader is made of; prepared now if it is not there."""
+        from cube3d.reader.train import prepare
+
+        return prepare(self.texts_folder, self.settings, self.pairs, self.split, self.ensemble, print)
+
+    @cached_property
+    def model(self) -> AnswerModel:
+        """The trained model.
 
         Raises:
             UserError: training has not ended, the folder is damaged, or the model is another run's.
         """
         if not self.model_folder.is_dir():
             raise UserError(f"{self.folder}: training has not ended; `cube3d train --resume --out {self.folder}`")
-        model = load_model(CubeModel, self.model_folder)
-        assert isinstance(model, CubeModel)
-        own = self.settings.cube.model_dump()
-        differing = [name for name, value in own.items() if model.config.cube.get(name) != value]
+        section = "reader" if self.settings.model == "reader" else "cube"
+        model = load_model(_kind(self.settings), self.model_folder)
+        own, saved = getattr(self.settings, section).model_dump(), getattr(model.config, section)
+        differing = [f"{section}.{name}" for name, value in own.items() if saved.get(name) != value]
         if differing:
-            raise UserError(f"{self.model_folder}: of another configuration: cube.{', cube.'.join(differing)} differ")
+            raise UserError(f"{self.model_folder}: of another configuration: {', '.join(differing)} differ")
         return model
+
+    @property
+    def texts_folder(self) -> Path:
+        return self.folder / "texts"
+
+    @property
+    def distilled_folder(self) -> Path:
+        return self.folder / "distilled"
+
+    @property
+    def answers_file(self) -> Path:
+        return self.folder / "answers.safetensors"
+
+    def ask(self, questions: Sequence[str]) -> Tensor:
+        """Predicted answers ``[N, dim]`` for questions as texts. A reader does without the teachers."""
+        model = self.model
+        if isinstance(model, ReaderModel):
+            return model.embed(questions)
+        assert isinstance(model, CubeModel)
+        return model.map(self.ensemble.questions(questions))
+
+    def save_answers(self) -> None:
+        """Keeps the vectors of the run's answers, so that a reader answers without a teacher."""
+        texts = list(dict.fromkeys(pair.answer for pair in self.pairs))
+        with replacing(self.answers_file) as temporary:
+            save_file({"vectors": self.ensemble.answers(texts)}, temporary)
+
+    def answers(self) -> dict[str, Tensor]:
+        """What :meth:`save_answers` kept, by the answers' texts.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        texts = list(dict.fromkeys(pair.answer for pair in self.pairs))
+        try:
+            vectors = load_file(self.answers_file)["vectors"]
+            return dict(zip(texts, vectors, strict=True))
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{self.answers_file}: damaged, or of another run: {error!r}") from error
 
     def results(self, name: str) -> Any:
         """``history``, ``audit``, ``questions``, ``metrics`` or ``teachers`` as it was saved.
@@ -193,30 +250,58 @@ def train(run: Run, progress: bool = True) -> None:
     process.wait_for_everyone()  # each has found the folder empty
     if process.is_main_process and not run.config_file.exists():
         _write_inputs(run)
-    trained = fit(
-        model,
-        task_mix(run.parts.train, run.settings.data.tasks, run.settings.seed),
-        run.parts.validation,
-        run.settings.training,
-        run.training_folder,
-        run.settings.seed,
-        progress,
-    )
-    checks += trained.checks
-    if run.settings.cube.steps > 0:
-        checks.append(check_rollout(model, run.parts.validation.question))
+    if isinstance(model, CubeModel):
+        trained = fit(
+            model,
+            task_mix(run.parts.train, run.settings.data.tasks, run.settings.seed),
+            run.parts.validation,
+            run.settings.training,
+            run.training_folder,
+            run.settings.seed,
+            progress,
+        )
+        checks += trained.checks
+        if run.settings.cube.steps > 0:
+            checks.append(check_rollout(model, run.parts.validation.question))
+    else:
+        assert isinstance(model, ReaderModel)
+        from cube3d.reader.train import distilled_reader, tuned_reader
+
+        checks.append(check_texts(run.material.about))
+        checks += distilled_reader(
+            model,
+            run.material,
+            run.parts,
+            run.distilled_folder,
+            run.training_folder / "distilling",
+            print if progress else None,
+        )
+        trained = tuned_reader(model, run.material, run.parts, run.training_folder / "tuning", progress)
+        checks += trained.checks
+        if run.settings.reader.context == "lattice" and run.settings.reader.steps > 0:
+            checks.append(check_reading(model, run.parts.validation.text))
+        model = model.stored(run.settings.reader.storage)
     if process.is_main_process:
         run.save_results("history", trained.history)
         run.save_results("audit", [check.as_dict() for check in checks])
     require(checks)
     if process.is_main_process:
+        run.save_answers()
         model.save(run.model_folder)
 
 
-def new_model(run: Run) -> CubeModel:
-    """The run's cube before training: the same for the same seed."""
-    torch.manual_seed(run.settings.seed)
+def _kind(settings: Settings) -> type[AnswerModel]:
+    return CubeModel if settings.model == "mapping" else ReaderModel
+
+
+def new_model(run: Run) -> AnswerModel:
+    """The run's model before training: the same for the same seed."""
     dim = run.parts.train.question.shape[1]
+    if run.settings.model == "reader":
+        from cube3d.reader.train import new_reader
+
+        return new_reader(run.material, run.settings.reader, dim)
+    torch.manual_seed(run.settings.seed)
     try:
         return CubeModel(CubeConfig(dim=dim, cube=run.settings.cube.model_dump(), loss=run.settings.loss.model_dump()))
     except ValueError as error:

@@ -1,10 +1,11 @@
-"""Training of a mapping by ``transformers.Trainer``. Importing this takes seconds: do it late."""
+"""Training on pairs by ``transformers.Trainer``. Importing this takes seconds: do it late."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from cube3d.config import CurriculumSettings, TrainingSettings
 from cube3d.curriculum import competence
 from cube3d.errors import StorageError, UserError
 from cube3d.metrics import per_question, ranking_loss
-from cube3d.model import MappingModel
+from cube3d.model import AnswerModel
+from cube3d.progress import Progress
 from cube3d.training_pairs import TrainingPairs
 from cube3d.vectors import Part
 
@@ -68,6 +70,36 @@ class ParameterWatch(TrainerCallback, ExportableState):
         ]
 
 
+class StepBar(TrainerCallback):
+    """The progress of the steps, with the remaining time.
+
+    Args:
+        name: what is being done.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._shown: Progress | None = None
+        self._note = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self._shown = Progress(self._name, state.max_steps)
+            self._shown.skip(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if "loss" in logs:
+            self._note = f"loss {logs['loss']:.4f}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._shown is not None:
+            self._shown.advance(1, self._note)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._shown is not None:
+            self._shown.close()
+
+
 class EpochLine(TrainerCallback):
     """One line an epoch on the terminal."""
 
@@ -83,43 +115,63 @@ class EpochLine(TrainerCallback):
         )
 
 
-class MappingTrainer(Trainer):
-    """Logs each loss beside the total, follows the curriculum, and stops at a loss that is not a number."""
+@dataclass(frozen=True)
+class Beside:
+    """What a step minimizes beside the loss of its pairs, and how fast parameters move.
+
+    Attributes:
+        losses: for a step's number, further weighted losses by name.
+        groups: parameter groups as ``torch.optim.AdamW`` takes them.
+    """
+
+    losses: Callable[[int], dict[str, Tensor]]
+    groups: list[dict[str, Any]]
+
+
+class CheckpointingTrainer(Trainer):
+    """Saves checkpoints that are whole or not there, stops at a loss that is not a number, and logs each loss beside
+    the total.
+
+    Args:
+        groups: parameter groups with learning rates of their own; None: all parameters alike.
+    """
 
     loss_is_scaled_for_ga = False  # a mean over the batch: the Trainer divides it by the batches of a step
 
-    def __init__(self, curriculum: CurriculumSettings, **kwargs: Any) -> None:
+    def __init__(self, groups: list[dict[str, Any]] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.curriculum = curriculum
+        self._groups = groups
         self._parts: dict[str, list[float]] = defaultdict(list)
 
-    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        if self.curriculum.by:
-            inputs["counted"] = inputs.pop("difficulty") <= self._competence()
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        for name, part in outputs.parts.items():
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        if self._groups is None:
+            return super().create_optimizer(*args, **kwargs)
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(self._groups, fused=True)
+        return self.optimizer
+
+    def note(self, parts: Mapping[str, Tensor]) -> None:
+        """Each loss of a batch, before weighting.
+
+        Raises:
+            UserError: one is not a number.
+        """
+        for name, part in parts.items():
             value = part.item()
             if not math.isfinite(value):
                 raise UserError(f"loss {name} is {value} at step {self.state.global_step}; training stopped")
             self._parts[name].append(value)
-        return (loss, outputs) if return_outputs else loss
 
-    def prediction_step(
-        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[None, Tensor, Tensor]:
-        """Predictions alone: losses of a validation batch would depend on how the part is cut into batches and
-        spread over processes. They are measured on the whole part, with the other metrics."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad():
-            return None, model(inputs["question_embedding"]).prediction, inputs["group"]
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            logs |= {f"loss_{name}": sum(values) / len(values) for name, values in self._parts.items()}
+            self._parts.clear()
+        super().log(logs, *args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Each process writes its own; ``trainer_state.json``, which comes next, must be the last file of all."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
-
-    def _competence(self) -> float:
-        return competence(self.state.global_step / self.state.max_steps, self.curriculum)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -130,12 +182,42 @@ class MappingTrainer(Trainer):
             hint = f"{kept[-1].name} is whole: make room and resume" if kept else "there is no earlier one"
             raise StorageError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
 
+
+class AnswerTrainer(CheckpointingTrainer):
+    """Learns from pairs: follows the curriculum, and adds what is minimized beside them."""
+
+    def __init__(self, curriculum: CurriculumSettings, beside: Beside | None = None, **kwargs: Any) -> None:
+        super().__init__(None if beside is None else beside.groups, **kwargs)
+        self.curriculum, self.beside = curriculum, beside
+
+    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        if self.curriculum.by:
+            inputs["counted"] = inputs.pop("difficulty") <= self._competence()
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        self.note(outputs.parts)
+        if self.beside is not None and model.training:
+            further = self.beside.losses(self.state.global_step)
+            self.note(further)
+            loss = loss + sum(further.values())
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[None, Tensor, Tensor]:
+        """Predictions alone: losses of a validation batch would depend on how the part is cut into batches and
+        spread over processes. They are measured on the whole part, with the other metrics."""
+        inputs = self._prepare_inputs(inputs)
+        group = inputs.pop("group")
+        del inputs["answer_embedding"]
+        with torch.no_grad():
+            return None, model(**inputs).prediction, group
+
+    def _competence(self) -> float:
+        return competence(self.state.global_step / self.state.max_steps, self.curriculum)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs:
-            logs |= {f"loss_{name}": sum(values) / len(values) for name, values in self._parts.items()}
-            if self.curriculum.by:
-                logs["competence"] = self._competence()
-            self._parts.clear()
+        if "loss" in logs and self.curriculum.by:
+            logs["competence"] = self._competence()
         super().log(logs, *args, **kwargs)
 
 
@@ -153,13 +235,14 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def fit(
-    model: MappingModel,
+    model: AnswerModel,
     train: Part,
     validation: Part,
     settings: TrainingSettings,
     folder: Path,
     seed: int,
     progress: bool = False,
+    beside: Beside | None = None,
 ) -> Trained:
     """Trains the model in place and leaves it at its best validation metric (``settings.stop_on``).
 
@@ -178,6 +261,7 @@ def fit(
         folder: for the checkpoints.
         seed: of the data order.
         progress: print a line an epoch.
+        beside: what else is minimized; None: nothing.
 
     Raises:
         UserError: a checkpoint could not be saved or is of another number of processes, a loss or prediction is not a
@@ -185,11 +269,12 @@ def fit(
             share.
     """
     checkpoints = complete_checkpoints(folder)
-    trainer = _trainer(model, train, validation, settings, folder, seed)
+    trainer = _trainer(model, train, validation, settings, folder, seed, beside)
     if checkpoints:
         _check_processes(checkpoints[-1], trainer.args.world_size)
     if progress:
         trainer.add_callback(EpochLine())
+        trainer.add_callback(StepBar("training"))
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     checks = watch.checks(model.trainable())
@@ -212,11 +297,17 @@ def _check_reporters(names: list[str]) -> None:
 
 
 def _trainer(
-    model: MappingModel, train: Part, validation: Part, settings: TrainingSettings, folder: Path, seed: int
-) -> MappingTrainer:
+    model: AnswerModel,
+    train: Part,
+    validation: Part,
+    settings: TrainingSettings,
+    folder: Path,
+    seed: int,
+    beside: Beside | None = None,
+) -> AnswerTrainer:
     _check_reporters(settings.report_to)
     model.prepare(torch.cat([train.question, train.bank]))
-    pairs = TrainingPairs(train, settings.curriculum, model.objective.settings.negatives)
+    pairs = TrainingPairs(model.inputs(train), train, settings.curriculum, model.objective.settings.negatives)
     center = train.answer.mean(0)
 
     @torch.no_grad()
@@ -267,12 +358,14 @@ def _trainer(
             "take a multiple"
         )
     arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
-    trainer = MappingTrainer(
+    trainer = AnswerTrainer(
         curriculum=settings.curriculum,
+        beside=beside,
         model=model,
         args=arguments,
         train_dataset=pairs,
-        eval_dataset=validation,
+        eval_dataset=TrainingPairs(model.inputs(validation), validation),
+        data_collator=model.collate,
         compute_metrics=validation_metrics,
         callbacks=[ParameterWatch(), EarlyStoppingCallback(early_stopping_patience=settings.patience)],
     )

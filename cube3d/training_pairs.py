@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -12,26 +14,38 @@ from cube3d.vectors import Part
 
 
 class TrainingPairs(Dataset[dict[str, Tensor]]):
-    """The pairs of the training part, with their difficulty where there is a curriculum and the negatives mined for
-    them where some are asked for.
+    """The pairs of a part: what the model reads of the question, the answer's vector and group; where training asks
+    for them, their difficulty and the negatives mined for them.
+
+    Args:
+        inputs: of each question, as :meth:`cube3d.model.AnswerModel.inputs` gives them.
+        part: the pairs.
+        curriculum, negatives: of the training; None for a part that is only measured.
 
     Raises:
         UserError: fewer negatives than asked for.
     """
 
-    def __init__(self, part: Part, curriculum: CurriculumSettings, negatives: NegativeSettings) -> None:
-        self.part = part
-        self.difficulty = difficulty(part, curriculum.by) if curriculum.by else None
-        self.mined = mine(part, negatives) if negatives.mined else None
+    def __init__(
+        self,
+        inputs: Sequence[dict[str, Tensor]],
+        part: Part,
+        curriculum: CurriculumSettings | None = None,
+        negatives: NegativeSettings | None = None,
+    ) -> None:
+        self.inputs, self.part = inputs, part
+        self.difficulty = difficulty(part, curriculum.by) if curriculum and curriculum.by else None
+        self.mined = mine(part, negatives) if negatives and negatives.mined else None
 
     def __len__(self) -> int:
         return len(self.part)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        pair = self.part[index]
+        part = self.part
+        pair = {**self.inputs[index], "answer_embedding": part.answer[index], "group": part.group[index]}
         if self.difficulty is not None:
             pair["difficulty"] = self.difficulty[index]
         if self.mined is not None:
             rows = self.mined[index]
-            pair |= {"mined": self.part.bank[rows], "mined_group": self.part.bank_group[rows]}
+            pair |= {"mined": part.bank[rows], "mined_group": part.bank_group[rows]}
         return pair

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from cube3d.data import Pair, Split, normalized
 from cube3d.teachers import Ensemble
 
 
 @dataclass(frozen=True, eq=False)
-class Part(Dataset[dict[str, Tensor]]):
+class Part:
     """Pairs as unit vectors, with the bank of their distinct answers.
 
     Attributes:
         pairs: the ``N`` pairs.
+        text: what is read as each one's question, ``N`` texts.
         question, answer: ``[N, dim]``.
         group: answer group of each pair, ``[N]``, int64.
         bank: ``[A, dim]``, one row for each distinct answer.
@@ -27,6 +27,7 @@ class Part(Dataset[dict[str, Tensor]]):
     """
 
     pairs: list[Pair]
+    text: list[str]
     question: Tensor
     answer: Tensor
     group: Tensor
@@ -36,13 +37,6 @@ class Part(Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.pairs)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {
-            "question_embedding": self.question[index],
-            "answer_embedding": self.answer[index],
-            "group": self.group[index],
-        }
 
 
 @dataclass(frozen=True)
@@ -67,4 +61,5 @@ def embed_parts(pairs: Sequence[Pair], groups: Sequence[int], split: Split, ense
 def _part(pairs: Sequence[Pair], group: Tensor, question: Tensor, answer: Tensor) -> Part:
     first = {normalized(pair.answer): i for i, pair in reversed(list(enumerate(pairs)))}
     rows = sorted(first.values())
-    return Part(list(pairs), question, answer, group, answer[rows], group[rows], [pairs[i].answer for i in rows])
+    texts = [pair.prompt for pair in pairs]
+    return Part(list(pairs), texts, question, answer, group, answer[rows], group[rows], [pairs[i].answer for i in rows])

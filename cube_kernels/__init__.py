@@ -8,6 +8,7 @@ from cube_kernels.filters import fixed_filters
 from cube_kernels.functional import perceive, rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
+from cube_kernels.reading import TokenCube, TokenLattice, TokenReading
 from cube_kernels.rule import Alive, Rule, RuleParameters
 from cube_kernels.schedule import Rollout
 
@@ -23,6 +24,9 @@ __all__ = [
     "Rollout",
     "Rule",
     "RuleParameters",
+    "TokenCube",
+    "TokenLattice",
+    "TokenReading",
     "bind",
     "fixed_filters",
     "perceive",

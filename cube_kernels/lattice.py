@@ -30,12 +30,13 @@ BOUNDARIES: dict[str, Callable[[int, int], int]] = {
     "absorbing": _inside,
 }
 
-# Which offsets within the radius belong to each neighborhood. Those in 2D lie in the plane of H and W.
+# Which offsets within the radius belong to each neighborhood. Those in 2D lie in the plane of H and W, a line along W.
 NEIGHBORHOODS: dict[str, Callable[[Offset, int], bool]] = {
     "von_neumann": lambda offset, radius: sum(map(abs, offset)) <= radius,
     "moore": lambda offset, radius: max(map(abs, offset)) <= radius,
     "von_neumann_2d": lambda offset, radius: offset[0] == 0 and sum(map(abs, offset)) <= radius,
     "moore_2d": lambda offset, radius: offset[0] == 0 and max(map(abs, offset)) <= radius,
+    "line": lambda offset, radius: offset[:2] == (0, 0) and abs(offset[2]) <= radius,
 }
 
 
@@ -48,8 +49,8 @@ class Lattice(Value):
         channels: numbers ``C`` a cell. A state is a tensor ``[B, D, H, W, C]``.
         neighborhood: ``"von_neumann"`` (cells within ``radius`` steps along the axes: 7 for radius 1, itself
             included), ``"moore"`` (the surrounding block: 27), the same in the plane of H and W
-            (``"von_neumann_2d"``: 5, ``"moore_2d"``: 9), or a sequence of offsets ``(d, h, w)``, taken as they
-            are and in their order.
+            (``"von_neumann_2d"``: 5, ``"moore_2d"``: 9), along W alone (``"line"``: 3), or a sequence of offsets
+            ``(d, h, w)``, taken as they are and in their order.
         radius: how far a named neighborhood looks, in cells.
         boundary: what a cell reads beyond a face: ``"walls"`` (zeros), ``"periodic"`` (the opposite face),
             ``"replicate"`` (the nearest cell: zero flux), ``"reflecting"`` (mirrored at the face's cells, which

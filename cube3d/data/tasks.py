@@ -53,21 +53,25 @@ def task_mix(train: Part, shares: TaskSettings, seed: int) -> Part:
     sources: list[Tensor] = []
     targets: list[Tensor] = []
     rows: list[int] = []
-    texts = [(train.question, i) for i in questions] + [(train.answer, i) for i in answers]
+    read: list[str] = []
+    texts = [(train.text[i], train.question[i], i) for i in questions]
+    texts += [(train.pairs[i].answer, train.answer[i], i) for i in answers]
     for name, share in wanted.items():
         for k in _drawn(sizes[name], round(share * length), draw):
             if name == "autoencoder":
-                side, i = texts[k]
-                source = target = side[i]
+                text, target, i = texts[k]
+                source = target
             else:
                 i = pairs[name][k]
-                source, target = train.question[i], train.answer[i]
+                text, source, target = train.text[i], train.question[i], train.answer[i]
+            read.append(text)
             sources.append(source)
             targets.append(target)
             rows.append(i)
     return replace(
         train,
         pairs=[train.pairs[i] for i in rows],
+        text=read,
         question=torch.stack(sources),
         answer=torch.stack(targets),
         group=train.group[rows],

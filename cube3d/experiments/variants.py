@@ -57,7 +57,11 @@ class Variants:
     def __init__(self, base: Settings, seeds: Sequence[int], folder: Path) -> None:
         self._base, self._seeds, self._folder = with_one_test_part(base), seeds, folder
         started = [runs.start(folder / "unwritten", self._settings({}, seed)) for seed in seeds]
-        runs.new_model(started[0])  # a missing teacher is no variant's fault: it shows here
+        # A missing teacher, or a cube that its vectors do not fill, is no variant's fault: it shows here.
+        if base.model == "mapping":
+            runs.new_model(started[0])
+        else:
+            _ = started[0].ensemble
         self._held_out = [_held_out(run) for run in started]
 
     def check(self, name: str, value: Any) -> None:
@@ -115,7 +119,8 @@ class Variants:
             raise UserError("it holds out other questions than the base, so that their scores cannot be compared")
         if not run.model_folder.is_dir():
             runs.train(run, progress=False)
-            shutil.rmtree(run.training_folder)  # the checkpoints of many runs would fill the disk
+            for folder in (run.training_folder, run.texts_folder):  # those of many runs would fill the disk
+                shutil.rmtree(folder, ignore_errors=True)
         return run
 
 
@@ -165,4 +170,4 @@ def _held_out(run: Run) -> list[tuple[str, str]]:
 
 def measured(run: Run, part: Part) -> dict[str, Floats]:
     """Each metric of the run's cube for each question of a part, ``[N]``."""
-    return per_question(run.model.predict(part.question), part, run.parts.train.answer.mean(0))
+    return per_question(run.model.predict(part), part, run.parts.train.answer.mean(0))

@@ -1,5 +1,5 @@
-"""A run as a model of sentence-transformers, for those who do not have cube3d."""
+"""A run as a model of sentence-transformers or a graph of ONNX, for those who do not have cube3d."""
 
-from cube3d.export.sentence_transformer import export
+from cube3d.export.sentence_transformer import ROUTES, export
 
-__all__ = ["export"]
+__all__ = ["ROUTES", "export"]

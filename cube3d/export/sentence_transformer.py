@@ -1,46 +1,60 @@
-"""``cube3d export``: questions through teacher and cube, answers through the teacher alone, as the two routes of a
-sentence-transformers ``Router``."""
+"""``cube3d export RUN FOLDER``: questions through what was trained, answers through the teacher alone, as the two
+routes of a sentence-transformers ``Router``; or a reader for both."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from cube3d.errors import UserError
+from cube3d.export.plain import plain_cube, plain_reader
 from cube3d.files import replacing
+from cube3d.model import CubeModel
 from cube3d.run import Run
 from cube3d.teachers.alignment import Alignment
 from cube3d.teachers.transformer import TransformerTeacher
-from cube_kernels import EmbeddingCube, Lattice, perceive
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense
 
-    from cube3d.export.cube import Cube
-
 POOLING = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 
 TOLERANCE = 1e-5
-"""How far the exported model's unit vectors may be from the run's: the rounding of other batches."""
+"""How far the exported model's unit vectors may be from the run's: the rounding of other batches. A teacher that runs
+in a narrower dtype is exported in float32, and may be off by a rounding of its own."""
+
+ROUTES = {
+    "cube": "questions by teacher and cube, documents by the teacher",
+    "reader and teacher": "questions by the reader, documents by the teacher",
+    "reader": "questions and documents by the reader, without a teacher",
+}
+"""What an exported model may hold, and what does what in it."""
 
 
-def export(run: Run, folder: Path) -> None:
+def export(run: Run, folder: Path, reader_only: bool = False) -> str:
     """Writes a model that ``SentenceTransformer(folder, trust_remote_code=True)`` loads without cube3d: safetensors,
-    and one file of Python, :mod:`cube3d.export.cube`. Query route: teacher and cube. Document route: teacher.
+    and one file of Python, :mod:`cube3d.export.cube`.
+
+    A reader's teacher is left out where it cannot be exported, that is, where it is no model of transformers or one of
+    several. A mapping without its teacher is nothing.
 
     Args:
         run: trained.
         folder: written whole or not at all; must not exist.
+        reader_only: leave a reader's teacher out in any case.
+
+    Returns:
+        Which of :data:`ROUTES` was written.
 
     Raises:
-        UserError: a run that is not trained, a folder that exists, a missing sentence-transformers, or an exported
-            model that does not give the run's own vectors for the run's first pairs.
+        UserError: a run that is not trained, a folder that exists, a missing sentence-transformers, something in the
+            run that cannot be exported, or an exported model that does not give the run's own vectors for the run's
+            first pairs.
     """
     if folder.exists():
         raise UserError(f"{folder}: exists; name a new folder")
@@ -50,37 +64,67 @@ def export(run: Run, folder: Path) -> None:
         raise UserError(
             "exporting needs sentence-transformers; `pip install cube-kernels[sentence-transformers]`"
         ) from error
+    if isinstance(run.model, CubeModel):
+        if reader_only:
+            raise UserError(f"{run.folder}: is a run of a mapping, which has no reader")
+        kind = "cube"
+    else:
+        kind = "reader" if reader_only or _obstacle(run) else "reader and teacher"
     with replacing(folder) as temporary:
-        _assemble(run).save(str(temporary), create_model_card=False)
-        (temporary / "README.md").write_text(README, encoding="utf-8")
+        _assemble(run, kind).save(str(temporary), create_model_card=False)
+        (temporary / "README.md").write_text(README.format(ABOUT[kind]), encoding="utf-8")
         # What was saved, not what was assembled, is what somebody will load.
-        _check(run, sentence_transformers.SentenceTransformer(str(temporary), trust_remote_code=True, device="cpu"))
+        _check(
+            run, kind, sentence_transformers.SentenceTransformer(str(temporary), trust_remote_code=True, device="cpu")
+        )
+    return kind
 
 
-def _assemble(run: Run) -> SentenceTransformer:
+def _assemble(run: Run, kind: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Normalize, Router, Transformer
+    from sentence_transformers.base.modules import Router
+
+    model = run.model
+    if kind == "reader":
+        return SentenceTransformer(modules=[plain_reader(model)], device="cpu", similarity_fn_name="cosine")
+    document = _teacher(run)
+    query = [*document, plain_cube(model.mapping)] if isinstance(model, CubeModel) else [plain_reader(model)]
+    router = Router.for_query_document(query_modules=query, document_modules=document)
+    return SentenceTransformer(modules=[router], device="cpu", similarity_fn_name="cosine")
+
+
+def _obstacle(run: Run) -> str | None:
+    """Why the run's teacher cannot be exported."""
+    teachers = run.settings.teachers
+    if len(teachers) > 1:
+        return f"{run.folder}: has {len(teachers)} teachers; only a run of one can be exported"
+    if not isinstance(run.ensemble.members[0].teacher, TransformerTeacher):
+        return f"teacher {teachers[0].model!r}: only a model of transformers can be exported"
+    return None
+
+
+def _teacher(run: Run) -> list[Any]:
+    """The modules of the teacher."""
+    from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    if len(run.settings.teachers) > 1:
-        raise UserError(f"{run.folder}: has {len(run.settings.teachers)} teachers; only a run of one can be exported")
-    member, settings = run.ensemble.members[0], run.settings.teachers[0]
-    teacher = member.teacher
-    if not isinstance(teacher, TransformerTeacher):
-        raise UserError(f"teacher {settings.model!r}: only a model of transformers can be exported")
+    obstacle = _obstacle(run)
+    if obstacle is not None:
+        raise UserError(obstacle)
+    settings, teacher = run.settings.teachers[0], run.ensemble.members[0].teacher
+    assert isinstance(teacher, TransformerTeacher)
     model, tokenizer = teacher.load()
     with tempfile.TemporaryDirectory() as plain:  # as the teacher loaded it, wherever it came from
         model.save_pretrained(plain)
         tokenizer.save_pretrained(plain)
-        transformer = Transformer(plain, max_seq_length=settings.max_length, model_kwargs={"dtype": model.dtype})
+        # In float32 whatever it was here, as the modules after it are; a half-width one would not fit to them.
+        transformer = Transformer(plain, max_seq_length=settings.max_length, model_kwargs={"dtype": torch.float32})
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=POOLING[settings.pooling])
-    document = [transformer, pooling, Normalize()]
+    modules = [transformer, pooling, Normalize()]
     for alignment in (*run.ensemble.fusion.alignments, run.ensemble.fusion.reduction):
         if alignment is not None:
-            document += [_dense(alignment), Normalize()]
-    query = [*document, plain_cube(run.model.mapping)]
-    router = Router.for_query_document(query_modules=query, document_modules=document)
-    return SentenceTransformer(modules=[router], device="cpu", similarity_fn_name="cosine")
+            modules += [_dense(alignment), Normalize()]
+    return modules
 
 
 def _dense(alignment: Alignment) -> Dense:
@@ -93,55 +137,37 @@ def _dense(alignment: Alignment) -> Dense:
     return layer
 
 
-def plain_cube(cube: EmbeddingCube) -> Cube:
-    """The cube without cube_kernels: its rule in plain PyTorch, its lattice as a table."""
-    from cube3d.export.cube import Cube
-
-    rule, lattice = cube.layer.rule, cube.lattice
-    tensors = {name.removeprefix("layer."): value.detach() for name, value in cube.named_parameters()}
-    tensors["order"] = torch.arange(cube.dim) if cube.order is None else cube.order
-    numbers = torch.arange(lattice.cells).reshape(lattice.shape)
-    tensors["entered"], tensors["left"] = numbers[cube.input].flatten(), numbers[cube.output].flatten()
-    tensors["neighbors"] = neighbor_table(lattice, own=rule.perception == "depthwise")
-    depth, height, width = (torch.tensor(lattice.axis_retention(axis)) for axis in range(3))
-    tensors["retention"] = torch.einsum("d,h,w->dhw", depth, height, width).float().reshape(-1, 1)
-    shapes = {name: list(value.shape) for name, value in tensors.items()}
-    plain = Cube(cube.layer.steps, rule.activation, rule.update, str(rule.squash), rule.step_size, shapes)
-    plain.load_state_dict(tensors)
-    return plain
-
-
-def neighbor_table(lattice: Lattice, own: bool) -> Tensor:
-    """The cell that each cell sees at each offset, ``[offsets, cells]``, int64; ``cells`` for one outside.
-
-    Args:
-        lattice: any.
-        own: whether the cell itself is among the offsets, as in ``lattice.offsets``, or not, as ``"gather"`` sees.
-    """
-    seen = Lattice(lattice.shape, 1, lattice.neighborhood, lattice.radius, lattice.boundary)
-    # Cells that carry their number, from 1 on: what a cell perceives then says whom it sees, and 0 says nobody.
-    numbers = torch.arange(1.0, lattice.cells + 1, dtype=torch.float64).reshape(1, *lattice.shape, 1)
-    filters = torch.eye(len(lattice.offsets), dtype=torch.float64)[..., None] if own else None
-    percepts = perceive(numbers, seen, filters).reshape(lattice.cells, -1).T.long() - 1
-    return torch.where(percepts < 0, lattice.cells, percepts).contiguous()
-
-
-def _check(run: Run, exported: SentenceTransformer) -> None:
+def _check(run: Run, kind: str, exported: SentenceTransformer) -> None:
     pairs = run.pairs[:32]
-    routes = {
-        "query": ([pair.question for pair in pairs], run.ensemble.questions, run.model.predict),
-        "document": ([pair.answer for pair in pairs], run.ensemble.answers, lambda vectors: vectors),
-    }
-    for route, (texts, vectors, mapping) in routes.items():
-        ours = F.normalize(mapping(vectors(texts)), dim=-1)
+    questions, answers = [pair.question for pair in pairs], [pair.answer for pair in pairs]
+    tolerance = max(TOLERANCE, torch.finfo(getattr(torch, run.settings.teachers[0].dtype)).eps)
+    checks = {"query": (questions, run.ask(questions), tolerance if kind == "cube" else TOLERANCE)}
+    if kind == "reader":
+        checks["document"] = (answers, run.ask(answers), TOLERANCE)
+    else:
+        checks["document"] = (answers, run.ensemble.answers(answers), tolerance)
+    for route, (texts, ours, allowed) in checks.items():
         theirs = F.normalize(torch.from_numpy(exported.encode(texts, task=route)), dim=-1)
-        difference = (ours - theirs).abs().max().item()
-        if not difference <= TOLERANCE:
+        difference = (F.normalize(ours, dim=-1) - theirs).abs().max().item()
+        if not difference <= allowed:
             raise UserError(
                 f"the exported model's {route} vectors differ from the run's by {difference:.1e}; its teacher "
-                f"{run.settings.teachers[0].model!r} or its cube has something that the export does not know"
+                f"{run.settings.teachers[0].model!r} or its {run.settings.model} has something that the export does "
+                "not know"
             )
 
+
+ABOUT = {
+    "cube": """Questions go through a language model and a trained lattice of cells (`cube.py`, plain PyTorch, which
+`trust_remote_code` allows to run); answers through the language model alone.""",
+    "reader and teacher": """Questions are read without a language model: by a table of token vectors and a trained
+lattice of cells (`cube.py`, plain PyTorch, which `trust_remote_code` allows to run), which takes a small share of the
+time. Answers go through the language model whose vectors the reader has learned to give; embed them once. `encode`
+without a task is `encode_document`.""",
+    "reader": """Both are read without a language model: by a table of token vectors and a trained lattice of cells
+(`cube.py`, plain PyTorch, which `trust_remote_code` allows to run). Its vectors lie in the space of the language model
+that it has learned from, which is not in this folder: answers that were embedded by that one can be searched, too.""",
+}
 
 README = """---
 library_name: sentence-transformers
@@ -159,6 +185,5 @@ answers = model.encode_document(["A model that learned its training data by hear
 print(model.similarity(questions, answers))
 ```
 
-Questions go through a language model and a trained lattice of cells (`cube.py`, plain PyTorch, which
-`trust_remote_code` allows to run); answers through the language model alone.
+{}
 """

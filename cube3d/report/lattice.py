@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cube3d.model import CubeModel
+from cube3d.reader.model import ReaderModel
+from cube_kernels import TokenCube, TokenLattice
 
 
 def signal(model: CubeModel, questions: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,3 +40,35 @@ def signal(model: CubeModel, questions: Tensor, answers: Tensor) -> tuple[Tensor
         hook.remove()
     gradients = torch.autograd.grad(distance.sum(), states)
     return torch.stack(states).detach(), torch.stack(gradients)
+
+
+@torch.no_grad()
+def movement(model: ReaderModel, text: str) -> tuple[list[str], Tensor]:
+    """How far the cells of each token have moved from their first state after each step.
+
+    Args:
+        model: whose context is a lattice.
+        text: that it reads.
+
+    Returns:
+        The tokens, and the Euclidean distances ``[steps + 1, tokens]``.
+    """
+    tokens = torch.tensor(model.encode([text]))
+    reading, names = model.reading, model.tokenizer.texts()
+    assert isinstance(reading, TokenCube)
+    assert isinstance(reading.context, TokenLattice)
+    entering: list[Tensor] = []
+    hook = reading.context.register_forward_hook(lambda context, arguments, output: entering.extend(arguments[:2]))
+    try:
+        model.eval().read(tokens, torch.ones_like(tokens))
+    finally:
+        hook.remove()
+    layer, states = reading.context.layer, []
+    steps = layer.steps
+    try:
+        for layer.steps in range(steps + 1):
+            states.append(reading.context(*entering)[0])
+    finally:
+        layer.steps = steps
+    moved = torch.stack(states)
+    return [names[token] or "?" for token in tokens[0].tolist()], (moved - moved[0]).norm(dim=-1)

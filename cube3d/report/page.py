@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cube3d.baselines import IDENTITY, MEAN_ANSWER
+from cube3d.baselines import MEAN_ANSWER
 from cube3d.config import dump_settings
-from cube3d.evaluate import CUBE, load_evaluations, summarize
+from cube3d.evaluate import load_evaluations, summarize
 from cube3d.metrics import per_question
+from cube3d.model import CubeModel
+from cube3d.reader.model import ReaderModel
 from cube3d.report import pictures, tables
 from cube3d.report.history import panels
-from cube3d.report.lattice import signal
+from cube3d.report.lattice import movement, signal
 from cube3d.report.samples import samples
 from cube3d.run import Run
 from cube3d.subsets import ALL
@@ -34,9 +36,7 @@ def page(runs: Sequence[Run]) -> str:
     results = summarize(load_evaluations(runs))
     first = runs[0]
     test = first.parts.test
-    states, gradients = signal(first.model, test.question[:SIGNAL_QUESTIONS], test.answer[:SIGNAL_QUESTIONS])
-    norms = gradients.flatten(2).norm(dim=-1)
-    entering = gradients[0][(slice(None), *first.model.mapping.input)].flatten(1).norm(dim=-1)
+    lattice, drawn = _lattice(first)
     teachers = first.results("teachers")
     template = Environment(
         loader=PackageLoader("cube3d", "report"), autoescape=True, undefined=StrictUndefined
@@ -45,8 +45,8 @@ def page(runs: Sequence[Run]) -> str:
         headline=tables.headline(results),
         verdict=tables.verdict(results),
         control=tables.CONTROL,
-        cube=CUBE,
-        identity=IDENTITY,
+        main=results["main"],
+        control_name=results["control"],
         gain=tables.gain_table(results),
         measured=[
             (tables.method_table(results, subset), tables.difference_table(results, subset))
@@ -56,9 +56,9 @@ def page(runs: Sequence[Run]) -> str:
         first=first,
         teachers=tables.teacher_table(teachers),
         sizes={name: (len(part), len(part.group.unique())) for name, part in vars(first.parts).items()},
-        parameters=f"{results['methods'][CUBE]['parameters']:,.0f}",
+        parameters=f"{results['methods'][results['main']]['parameters']:,.0f}",
         question=test.pairs[0].question,
-        signal={"questions": norms.shape[1], "ratio": (entering / norms[-1]).median().item()},
+        lattice=lattice,
         audits={f"seed {run.settings.seed}": run.results("audit") for run in runs},
         settings=dump_settings(first.settings),
         versions={"cube-kernels": version("cube-kernels"), "torch": torch.__version__},
@@ -67,19 +67,33 @@ def page(runs: Sequence[Run]) -> str:
             for name, data in {
                 "means": _means(results),
                 "gains": _gains(results),
-                "curves": _curves(runs),
-                "activity": pictures.activity(states[:, 0]),
-                "gradients": pictures.gradients(norms),
+                "curves": _curves(runs, results["control"]),
+                **drawn,
                 **(_teachers(teachers) if teachers["agreement"] else {}),
             }.items()
         },
     )
 
 
+def _lattice(run: Run) -> tuple[dict[str, float], dict[str, bytes]]:
+    """What goes on inside the run's lattice, in numbers and pictures; nothing of a reader without one."""
+    model, test = run.model, run.parts.test
+    if isinstance(model, CubeModel):
+        states, gradients = signal(model, test.question[:SIGNAL_QUESTIONS], test.answer[:SIGNAL_QUESTIONS])
+        norms = gradients.flatten(2).norm(dim=-1)
+        entering = gradients[0][(slice(None), *model.mapping.input)].flatten(1).norm(dim=-1)
+        numbers = {"questions": float(norms.shape[1]), "ratio": (entering / norms[-1]).median().item()}
+        return numbers, {"activity": pictures.activity(states[:, 0]), "gradients": pictures.gradients(norms)}
+    assert isinstance(model, ReaderModel)
+    if model.settings.context != "lattice":
+        return {}, {}
+    return {}, {"movement": pictures.movement(*movement(model, test.text[0]))}
+
+
 def _means(results: dict[str, Any]) -> bytes:
     means = results["subsets"][ALL]["means"]
-    lines = {tables.metric_name(metric): means[IDENTITY][metric]["mean"] for metric in tables.HEADLINE}
-    return pictures.intervals(_by_metric(means), lines, IDENTITY)
+    lines = {tables.metric_name(metric): means[results["control"]][metric]["mean"] for metric in tables.HEADLINE}
+    return pictures.intervals(_by_metric(means), lines, results["control"])
 
 
 def _gains(results: dict[str, Any]) -> bytes:
@@ -94,14 +108,14 @@ def _by_metric(estimates: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
     }
 
 
-def _curves(runs: Sequence[Run]) -> bytes:
+def _curves(runs: Sequence[Run], control: str) -> bytes:
     found = panels([run.results("history") for run in runs])
-    if len(runs) > 1:  # each seed has a validation part and an identity of its own
+    if len(runs) > 1:  # each seed has a validation part of its own
         return pictures.curves(found, {})
     parts = runs[0].parts
     values = per_question(parts.validation.question, parts.validation, parts.train.answer.mean(0))
     levels = {f"validation {tables.metric_name(metric)}": float(v.mean()) for metric, v in values.items()}
-    return pictures.curves(found, {title: (IDENTITY, level) for title, level in levels.items()})
+    return pictures.curves(found, {title: (control, level) for title, level in levels.items()})
 
 
 def _teachers(teachers: dict[str, Any]) -> dict[str, bytes]:

@@ -43,7 +43,7 @@ def intervals(panels: Mapping[str, Mapping[str, Mapping[str, float]]], line: Map
         axes.axvline(line[title], color=DARK, linestyle=":", linewidth=1)
         for y, name in enumerate(names):
             value = by_method[name]
-            color = CUBE_COLOR if name == "cube" else OTHER_COLOR
+            color = CUBE_COLOR if name in ("cube", "reader") else OTHER_COLOR
             if "p" in value:
                 color = {1: CUBE_COLOR, 0: OTHER_COLOR, -1: SECOND_COLOR}[sign(value)]
             axes.plot([value["low"], value["high"]], [y, y], color=color, linewidth=5, solid_capstyle="butt")
@@ -116,6 +116,23 @@ def activity(states: Tensor) -> bytes:
                 axes.set_title(f"step {step}", fontsize=9)
         axes_row[0].set_ylabel(f"slice {depth}", fontsize=9)
     figure.colorbar(image, ax=grid.ravel().tolist(), shrink=0.9, label="RMS change\nsince step 0")
+    return _png(figure)
+
+
+def movement(tokens: Sequence[str], moved: Tensor) -> bytes:
+    """How far each token's cells have moved from their first state.
+
+    Args:
+        tokens: of a text, ``L``.
+        moved: distances ``[steps + 1, L]``.
+    """
+    figure = Figure(figsize=(max(4.0, 0.5 * len(tokens) + 1.5), 0.4 * len(moved) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(moved.numpy(), aspect="auto", cmap="Blues")
+    axes.set_xticks(range(len(tokens)), tokens, rotation=45, ha="right")
+    axes.set_yticks(range(len(moved)))
+    axes.set_ylabel("step")
+    figure.colorbar(image, ax=axes, label="distance from the first state")
     return _png(figure)
 
 

@@ -1,4 +1,4 @@
-"""Held-out questions with the answers that the cube finds nearest: where it gained, where it lost, and at random."""
+"""Held-out questions with the answers that the model finds nearest: where it gained, where it lost, and at random."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ class Found:
 
 @dataclass(frozen=True)
 class Sample:
-    """A question with its true answer, that answer's rank under identity and under the cube, and the nearest."""
+    """A question with its true answer, that answer's rank under no model and under the run's, and the nearest."""
 
     question: str
     answer: str
-    identity_rank: float
+    control_rank: float
     rank: float
     nearest: list[Found]
 
 
 def samples(run: Run, count: int = 4) -> dict[str, list[Sample]]:
-    """The questions whose reciprocal rank the cube raised most over identity, lowered most, and some at random (by
+    """The questions whose reciprocal rank the model raised most over none, lowered most, and some at random (by
     the run's seed); ``count`` of each at most, each question once."""
     test = run.parts.test
-    prediction = run.model.predict(test.question)
+    prediction = run.model.predict(test)
     before, after = ranks(test.question, test), ranks(prediction, test)
     change = 1 / after - 1 / before
     order = change.argsort(stable=True).tolist()
     draw = torch.randperm(len(test), generator=torch.Generator().manual_seed(run.settings.seed)).tolist()
     chosen = {
-        "Gained most over identity": [i for i in reversed(order) if change[i] > 0],
+        "Gained most": [i for i in reversed(order) if change[i] > 0],
         "Lost most": [i for i in order if change[i] < 0],
         "At random": draw,
     }

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cube3d.baselines import IDENTITY
-from cube3d.evaluate import CUBE
 from cube3d.metrics import METRICS
 from cube3d.subsets import ALL, HEADWORD, OTHER
 
@@ -58,14 +56,15 @@ def gain_text(gain: dict[str, float]) -> str:
 
 
 def verdict(results: dict[str, Any]) -> list[str]:
-    """Sentences: the cube against identity first, then against every baseline of a similar size."""
+    """Sentences: the model against no model first, then against every baseline of a similar size."""
     gains, methods = results["subsets"][ALL]["gains"], results["methods"]
+    main, control = results["main"], results["control"]
     sentences = []
     for metric in HEADLINE:
-        gain = gains[IDENTITY][metric]
-        outcome = {1: "beats identity", 0: "does NOT measurably differ from identity", -1: "is WORSE than identity"}
-        sentences.append(f"The cube {outcome[sign(gain)]} in {metric_name(metric)}: {gain_text(gain)}.")
-    rivals = [name for name in gains if methods[name]["parameters"] <= RIVAL_SIZE * methods[CUBE]["parameters"]]
+        gain = gains[control][metric]
+        outcome = {1: "beats", 0: "does NOT measurably differ from", -1: "is WORSE than"}[sign(gain)]
+        sentences.append(f"The {main} {outcome} the {control} in {metric_name(metric)}: {gain_text(gain)}.")
+    rivals = [name for name in gains if methods[name]["parameters"] <= RIVAL_SIZE * methods[main]["parameters"]]
     beside = f"beside the {len(rivals)} baseline{'s' * (len(rivals) != 1)} of at most {RIVAL_SIZE} times its parameters"
     for metric in HEADLINE:
         places = {1: "above", 0: "not measurably different from", -1: "BELOW"}
@@ -98,35 +97,50 @@ def headline(results: dict[str, Any]) -> str:
 
 
 def gain_table(results: dict[str, Any], metrics: Sequence[str] = METRICS) -> Table:
-    """The cube minus identity, for all questions and for each kind apart."""
+    """The model minus no model, for all questions and for each kind apart."""
+    control = results["control"]
     rows = []
     for subset, measured in results["subsets"].items():
         name = f"{SUBSETS[subset]} ({measured['questions']})"
         gains = measured.get("gains")
-        rows.append([name, *(gain_text(gains[IDENTITY][m]) if gains else "too few to measure" for m in metrics)])
-    return Table("Gain over identity", ["questions", *map(metric_name, metrics)], rows)
+        rows.append([name, *(gain_text(gains[control][m]) if gains else "too few to measure" for m in metrics)])
+    return Table(f"Gain over {control}", ["questions", *map(metric_name, metrics)], rows)
 
 
 def method_table(results: dict[str, Any], subset: str = ALL, metrics: Sequence[str] = METRICS) -> Table:
-    """The cube and every baseline, for a subset that was measured."""
+    """The model and every baseline, for a subset that was measured."""
     rows = []
+    asked = subset == ALL and any("bytes" in properties for properties in results["methods"].values())
     for name, means in results["subsets"][subset]["means"].items():
         cells = (_estimate_text(means[m]) for m in metrics)
         properties = results["methods"][name]
         shape = (
             [f"{properties['anisotropy']:.3f}", f"{properties['effective_dimensions']:.1f}"] if subset == ALL else []
         )
-        rows.append([name, f"{properties['parameters']:,.0f}", *cells, *shape])
+        use = []
+        if asked and "bytes" in properties:
+            use = [f"{properties['bytes'] / 1e6:,.1f}", f"{properties['questions_a_second']:,.0f}"]
+        elif asked:
+            use = ["", ""]
+        rows.append([name, f"{properties['parameters']:,.0f}", *use, *cells, *shape])
     shape_header = ["anisotropy", "effective dimensions"] if subset == ALL else []
-    header = ["method", "parameters", *map(metric_name, metrics), *shape_header]
+    header = [
+        "method",
+        "parameters",
+        *(["MB", "questions/s"] if asked else []),
+        *map(metric_name, metrics),
+        *shape_header,
+    ]
     return Table(f"The methods, {SUBSETS[subset]}", header, rows)
 
 
 def difference_table(results: dict[str, Any], subset: str = ALL, metrics: Sequence[str] = METRICS) -> Table:
-    """The cube minus each baseline, for a subset that was measured."""
+    """The model minus each baseline, for a subset that was measured."""
     gains = results["subsets"][subset]["gains"]
     rows = [[name, *(gain_text(by_metric[m]) for m in metrics)] for name, by_metric in gains.items()]
-    return Table(f"The cube minus each baseline, {SUBSETS[subset]}", ["against", *map(metric_name, metrics)], rows)
+    return Table(
+        f"The {results['main']} minus each baseline, {SUBSETS[subset]}", ["against", *map(metric_name, metrics)], rows
+    )
 
 
 def teacher_names(teachers: dict[str, Any]) -> list[str]:
@@ -154,18 +168,18 @@ def measured_subsets(results: dict[str, Any]) -> list[str]:
 
 
 def terminal(results: dict[str, Any]) -> str:
-    """For a screen: gains over identity, the methods, the verdict; the metrics of the headline."""
+    """For a screen: gains over no model, the methods, the verdict; the metrics of the headline."""
     tables = [gain_table(results, HEADLINE), method_table(results, ALL, HEADLINE)]
     return "\n\n".join([headline(results), *map(_aligned, tables), "\n".join(verdict(results))])
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """For a document: the verdict, gains over identity, then methods and differences for each kind of question."""
+    """For a document: the verdict, gains over no model, then methods and differences for each kind of question."""
     tables = [gain_table(results, HEADLINE)]
     for subset in measured_subsets(results):
         tables += [method_table(results, subset, HEADLINE), difference_table(results, subset, HEADLINE)]
     sentences = "\n".join(f"- {sentence}" for sentence in verdict(results))
-    note = f"On the row “{IDENTITY}”: {CONTROL}."
+    note = f"On the row “{results['control']}”: {CONTROL}."
     return "\n\n".join([f"{headline(results)}.", sentences, *map(_piped, tables), note]) + "\n"
 
 

@@ -68,6 +68,10 @@ class Ensemble:
         """Unit vectors ``[len(texts), dim]``, float32. Raises what :meth:`questions` does."""
         return self.fusion.answers(self._vectors(texts))
 
+    def readable(self, texts: Sequence[str]) -> list[str]:
+        """The texts that every teacher has a vector for."""
+        return [text for text in texts if all(member.teacher.reads(text) for member in self.members)]
+
     def alone(self, member: int) -> Ensemble:
         """One of the teachers, aligned as it is in the ensemble."""
         return Ensemble([self.members[member]], self.fusion.alone(member), [])

@@ -21,6 +21,10 @@ class Teacher(ABC):
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Vectors ``[len(texts), dim]``, float32, of any length but zero."""
 
+    def reads(self, text: str) -> bool:
+        """Whether the teacher has a vector for a text; some know certain words only."""
+        return True
+
     @property
     def anisotropic(self) -> bool:
         """Whether the vectors crowd into a narrow cone, as those of decoders do (Ethayarajh, 2019), and so are

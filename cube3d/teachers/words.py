@@ -90,6 +90,9 @@ class WordTeacher(Teacher):
             means.append(np.average([vectors[word] for word in weights], axis=0, weights=list(weights.values())))
         return torch.from_numpy(np.array(means, np.float32))
 
+    def reads(self, text: str) -> bool:
+        return any(self._vectors.vector(word) is not None for word in self._count(text))
+
     def _count(self, text: str) -> Counter[str]:
         """The text's words as they are looked up."""
         words = WORD.findall(text)

@@ -60,7 +60,8 @@ SWITCHES: dict[str, list] = {
     "boundary": list(BOUNDARIES),
     "perception": list(PERCEPTIONS),
     "filters": [1, 2, 3, 5],
-    "fixed_filters": [(), (), ("identity",), ("laplacian", "sobel_h", "sobel_w", "sobel_d")],
+    # The last twice: of the neighborhoods, one alone has all its taps.
+    "fixed_filters": [(), (), ("identity",), *[("laplacian", "sobel_h", "sobel_w", "sobel_d")] * 2],
     "own_state": [True, False],
     "drive_batch": ["none", "each", "shared"],
     "hidden": [19, 32, 1, 19, 32, 1, 0],

@@ -48,7 +48,7 @@ def make_part(groups, offset: int) -> Part:
     bank = F.normalize(0.8 * centers + 0.6 * centers @ rotation, dim=-1)
     answer = bank[group - 1000 * offset]
     pairs = [Pair(f"question {offset}.{i}?", f"answer {offset}.{i // 2}", f"made:{i}") for i in range(2 * groups)]
-    return Part(pairs, question, answer, group, bank, group[::2], [f"answer {offset}.{i}" for i in range(groups)])
+    return Part(pairs, [pair.prompt for pair in pairs], question, answer, group, bank, group[::2], [f"answer {offset}.{i}" for i in range(groups)])
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +100,7 @@ def make_run(tiny_teacher):
 
     def make(folder, pairs_file, **teacher):
         values = {
+            "model": "mapping",
             "data": {"pairs": [str(pairs_file)], "validation": 0.25, "test": 0.25},
             "teachers": [{"model": str(tiny_teacher), "max_length": 64, **teacher}],
             "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
@@ -130,6 +131,7 @@ def pairs_file(tmp_path_factory):
 def config_file(pairs_file, tiny_teacher):
     path = pairs_file.with_name("config.yaml")
     values = {
+        "model": "mapping",
         "data": {"pairs": [str(pairs_file)], "validation": 0.2, "test": 0.3},
         "teachers": [{"model": str(tiny_teacher), "max_length": 16}],
         "cube": CUBE,
@@ -159,3 +161,29 @@ def two_runs(evaluated_run, config_file, tmp_path_factory):
     assert main(["train", "--config", str(config_file), "--out", str(second), "seed=1"]) == 0
     evaluate(runs.load(second))
     return [evaluated_run, second]
+
+
+READER = {"max_length": 32, "channels": 8, "hidden": 12, "steps": 2}
+
+
+@pytest.fixture(scope="session")
+def reader_config_file(pairs_file, tiny_teacher):
+    path = pairs_file.with_name("reader.yaml")
+    values = {
+        "data": {"pairs": [str(pairs_file)], "validation": 0.2, "test": 0.3},
+        "teachers": [{"model": str(tiny_teacher), "max_length": 64}],
+        "reader": READER,
+        "texts": {"sources": ["pairs", "docs:json"], "count": 60},
+        "distillation": {"epochs": 2, "batch_size": 16},
+        "training": {**TRAINING, "epochs": 2},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="session")
+def reader_run(reader_config_file, tmp_path_factory):
+    """A trained run of a tiny reader."""
+    folder = tmp_path_factory.mktemp("runs") / "reader"
+    assert main(["train", "--config", str(reader_config_file), "--out", str(folder)]) == 0
+    return folder

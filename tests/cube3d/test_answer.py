@@ -53,7 +53,7 @@ def test_answers_are_the_nearest_to_the_prediction_best_first(answerer, run_fold
     run = runs.load(run_folder)
     question = "what is a river?"
     texts = [pair.answer for pair in run.pairs]
-    prediction = run.model.predict(run.ensemble.questions([question]))
+    prediction = run.ask([question])
     cosines = F.cosine_similarity(prediction, run.ensemble.answers(texts), dim=-1)
     expected = sorted(zip(cosines.tolist(), texts, strict=True), reverse=True)[:3]
     found = answerer.answer([question], 3)[0]

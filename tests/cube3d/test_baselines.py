@@ -16,7 +16,7 @@ def make_part(question, answer, group=None):
     count = len(question)
     group = torch.arange(count) if group is None else group
     pairs = [Pair(f"q{i}", f"a{i}", "made:1") for i in range(count)]
-    return Part(pairs, question, answer, group, answer, group, [pair.answer for pair in pairs])
+    return Part(pairs, [pair.prompt for pair in pairs], question, answer, group, answer, group, [pair.answer for pair in pairs])
 
 
 @pytest.fixture

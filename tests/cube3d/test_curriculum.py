@@ -20,7 +20,7 @@ def part():
     questions = angles.cos()[:, None] * answers + angles.sin()[:, None] * answers.roll(1, 0)
     pairs = [Pair("q" * (n - 5), "a" * 5, f"made:{n}") for n in (30, 10, 10, 20)]
     group = torch.arange(4)
-    return Part(pairs, questions, answers, group, answers, group, list("abcd"))
+    return Part(pairs, [pair.prompt for pair in pairs], questions, answers, group, answers, group, list("abcd"))
 
 
 @pytest.mark.parametrize(

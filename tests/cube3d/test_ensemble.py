@@ -371,6 +371,7 @@ def run_of_two(tmp_path_factory, tiny_teacher):
     values = {
         "data": {"pairs": [str(pairs)], "validation": 0.2, "test": 0.3},
         "teachers": [teachers[0], {**teachers[1], "whiten": True}],
+        "model": "mapping",
         "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
         "ensemble": {"window": 3},
         "training": {"epochs": 2, "batch_size": 8, "patience": 4, "learning_rate": 0.01},
@@ -386,7 +387,7 @@ def test_a_run_of_two_teachers_answers_by_what_was_fitted_in_training(run_of_two
     assert run.parts.test.question.shape[1] == 32
     assert (run_of_two / "ensemble.safetensors").exists()
     question = "what is a river?"
-    prediction = run.model.predict(run.ensemble.questions([question]))
+    prediction = run.ask([question])
     found = Answerer(run).answer([question], 1)[0][0]
     cosines = F.cosine_similarity(prediction, run.ensemble.answers([pair.answer for pair in run.pairs]), dim=-1)
     assert found.score == pytest.approx(cosines.max().item(), abs=1e-5)

@@ -122,6 +122,8 @@ def made_evaluation(seed, cube, identity, headword=None, groups=None, parameters
     values = {"cube": cube, "identity": identity}
     return Evaluation(
         seed=seed,
+        main="cube",
+        control="identity",
         answers=count,
         question=[f"q{i}" for i in range(count)],
         group=groups or [f"g{i}" for i in range(count)],

@@ -59,7 +59,7 @@ def run(make_run, pairs_file, tmp_path_factory):
 
 def assert_says_what_the_run_says(model, run):
     teacher = run.ensemble.answers(TEXTS)
-    question = F.normalize(run.model.predict(run.ensemble.questions(TEXTS)), dim=-1)
+    question = F.normalize(run.ask(TEXTS), dim=-1)
     assert (question - teacher).abs().max() > 0.01, "the cube must change something for this to mean anything"
     queries, documents = (F.normalize(torch.from_numpy(encode(TEXTS)), dim=-1) for encode in routes(model))
     assert torch.allclose(queries, question, atol=2e-6)

@@ -17,7 +17,7 @@ def make_part(bank, bank_group, group, answer=None):
         answer = torch.stack([bank[(bank_group == g).nonzero()[0, 0]] for g in group])
     pairs = [Pair(f"q{i}", "a", "made:1") for i in range(len(group))]
     text = [f"answer {i}" for i in range(len(bank))]
-    return Part(pairs, torch.zeros_like(answer), answer, group, bank, bank_group, text)
+    return Part(pairs, [pair.prompt for pair in pairs], torch.zeros_like(answer), answer, group, bank, bank_group, text)
 
 
 def ranks_by_hand(prediction, bank, bank_group, group):

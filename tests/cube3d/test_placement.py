@@ -61,4 +61,4 @@ def test_a_run_places_by_its_training_part_and_saves_the_order(regions, parts, t
     model.save(tmp_path / "model")
     loaded = load_model(CubeModel, tmp_path / "model")
     assert torch.equal(loaded.mapping.order, expected)
-    assert torch.equal(loaded.predict(parts.test.question), model.predict(parts.test.question))
+    assert torch.equal(loaded.predict(parts.test), model.predict(parts.test))

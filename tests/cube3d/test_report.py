@@ -107,9 +107,9 @@ def test_the_gradients_are_those_of_a_finite_difference():
 
 def test_measuring_the_signal_leaves_the_model_as_it_was():
     model, x = trained_cube(), torch.randn(3, DIM)
-    before = model.predict(x)
+    before = model.map(x)
     signal(model, x, x)
-    assert torch.equal(model.predict(x), before)
+    assert torch.equal(model.map(x), before)
     assert all(p.grad is None for p in model.parameters())
     assert not model.mapping.layer._forward_hooks
 
@@ -135,7 +135,7 @@ def test_samples_are_the_largest_gains_and_losses(evaluated_run):
     run = runs.load(evaluated_run)
     test = run.parts.test
     before = (1 / ranks(test.question, test)).tolist()
-    after = (1 / ranks(run.model.predict(test.question), test)).tolist()
+    after = (1 / ranks(run.model.predict(test), test)).tolist()
     change = {p.question: a - b for p, a, b in zip(test.pairs, after, before, strict=True)}
     found = samples(run, count=2)
     gained, lost, drawn = found.values()
@@ -145,7 +145,7 @@ def test_samples_are_the_largest_gains_and_losses(evaluated_run):
     assert [change[s.question] for s in lost] == pytest.approx([c for c in best[::-1][:2] if c < 0])
     assert len(drawn) == 2
     for sample in [*gained, *lost, *drawn]:
-        assert 1 / sample.rank - 1 / sample.identity_rank == pytest.approx(change[sample.question])
+        assert 1 / sample.rank - 1 / sample.control_rank == pytest.approx(change[sample.question])
         scores = [answer.score for answer in sample.nearest]
         assert scores == sorted(scores, reverse=True)
         assert all(answer.true == (answer.text == sample.answer) for answer in sample.nearest)

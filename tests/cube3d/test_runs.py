@@ -198,14 +198,14 @@ def test_transformers_own_auto_classes_load_a_trained_cube(trained_run):
     loaded = AutoModel.from_pretrained(trained_run / "model", local_files_only=True)
     run = runs.load(trained_run)
     assert isinstance(loaded, CubeModel)
-    assert torch.equal(loaded.predict(run.parts.test.question), run.model.predict(run.parts.test.question))
+    assert torch.equal(loaded.predict(run.parts.test), run.model.predict(run.parts.test))
 
 
 def test_an_interrupt_says_how_to_go_on(config_file, tmp_path, capsys, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cube3d.trainer.MappingTrainer.training_step", interrupt)
+    monkeypatch.setattr("cube3d.trainer.AnswerTrainer.training_step", interrupt)
     assert main(["train", "--config", str(config_file), "--out", str(tmp_path / "run")]) == 130
     assert "train --resume" in capsys.readouterr().err
 
@@ -228,7 +228,7 @@ def test_a_saved_model_comes_back_and_another_kind_is_refused(tmp_path):
     model.save(tmp_path / "model")
     again = load_model(CubeModel, tmp_path / "model")
     x = torch.randn(3, 16)
-    assert torch.equal(again.predict(x), model.predict(x))
+    assert torch.equal(again.map(x), model.map(x))
     assert again.config.loss["cosine"] == 2.0
     assert {p.suffix for p in (tmp_path / "model").iterdir()} == {".json", ".safetensors"}
     with pytest.raises(UserError, match="not a"):
@@ -265,7 +265,7 @@ def test_pairs_with_odd_line_separators_come_back(tmp_path, tiny_teacher):
     records = [{"question": f"What\u2028is {i}?", "answer": f"It\x85is {i}."} for i in range(20)]
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     teacher = {"model": str(tiny_teacher), "max_length": 16}
-    values = {"data": {"pairs": [str(path)]}, "teachers": [teacher], "cube": CUBE, "training": TRAINING}
+    values = {"model": "mapping", "data": {"pairs": [str(path)]}, "teachers": [teacher], "cube": CUBE, "training": TRAINING}
     started = runs.start(tmp_path / "run", parse_settings(values, "test"))
     runs.train(started, progress=False)
     assert runs.load(tmp_path / "run").pairs == started.pairs
@@ -288,5 +288,5 @@ def test_nothing_of_the_answer_reaches_the_prediction(parts):
 
 
 def test_the_defaults_are_a_valid_configuration_for_the_embedded_teacher():
-    settings = parse_settings({}, "defaults")
+    settings = parse_settings({"model": "mapping"}, "defaults")
     CubeModel(CubeConfig(dim=384, cube=settings.cube.model_dump(), loss=settings.loss.model_dump()))

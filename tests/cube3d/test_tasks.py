@@ -136,6 +136,7 @@ def tiny_run(tiny_teacher, tmp_path):
             "rephrase": {"templates": 5},
         },
         "teachers": [{"model": str(tiny_teacher), "max_length": 64}],
+        "model": "mapping",
         "cube": {"channels": 4, "hidden": 8, "steps": 2},
         "training": {"epochs": 1, "batch_size": 8},
     }

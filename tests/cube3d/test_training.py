@@ -14,7 +14,7 @@ from cube3d.errors import UserError
 from cube3d.losses import Objective
 from cube3d.metrics import per_question, ranking_loss
 from cube3d.model import CubeConfig, CubeModel, MLPConfig, MLPModel
-from cube3d.trainer import CHECKPOINT_PREFIX, MappingTrainer, ParameterWatch, _trainer, complete_checkpoints, fit
+from cube3d.trainer import CHECKPOINT_PREFIX, AnswerTrainer, ParameterWatch, _trainer, complete_checkpoints, fit
 from tests.cube3d.conftest import DIM
 
 CUBE = {"shape": [2, 2, 2], "channels": 6, "hidden": 8, "steps": 3, "boundary": "walls", "update": "gated"}
@@ -56,7 +56,7 @@ def test_training_lowers_the_loss_and_passes_its_audit(make, parts, tmp_path):
 def test_native_and_reference_train_alike_over_20_steps(parts, tmp_path, monkeypatch):
     """The same losses to 1e-4 at each of 20 steps."""
     settings = TrainingSettings(epochs=5, batch_size=12, learning_rate=1e-2, patience=5)
-    compute_loss = MappingTrainer.compute_loss
+    compute_loss = AnswerTrainer.compute_loss
     seen: list[float] = []
 
     def recorded(self, model, inputs, return_outputs=False, **options):
@@ -65,7 +65,7 @@ def test_native_and_reference_train_alike_over_20_steps(parts, tmp_path, monkeyp
             seen.append(loss.item())
         return (loss, outputs) if return_outputs else loss
 
-    monkeypatch.setattr(MappingTrainer, "compute_loss", recorded)
+    monkeypatch.setattr(AnswerTrainer, "compute_loss", recorded)
     for backend in ("native", "reference"):
         train(new_model(backend=backend), parts, tmp_path / backend, settings)
     native, reference = seen[:20], seen[20:]
@@ -158,14 +158,14 @@ def test_a_checkpoint_of_two_processes_is_not_resumed_by_one(interrupted, parts,
     "error", [OSError(28, "No space left on device"), RuntimeError("iostream error")], ids=["system", "torch.save"]
 )
 def test_a_full_disk_while_saving_names_the_checkpoint_that_is_whole(error, parts, tmp_path, monkeypatch):
-    saved = MappingTrainer._save_optimizer_and_scheduler
+    saved = AnswerTrainer._save_optimizer_and_scheduler
 
     def full(self, output_dir):
         if self.state.global_step > 8:
             raise error
         return saved(self, output_dir)
 
-    monkeypatch.setattr(MappingTrainer, "_save_optimizer_and_scheduler", full)
+    monkeypatch.setattr(AnswerTrainer, "_save_optimizer_and_scheduler", full)
     with pytest.raises(UserError, match=r"could not be saved.*checkpoint-8 is whole"):
         train(new_model(), parts, tmp_path)
 
@@ -180,7 +180,7 @@ def test_early_stopping_keeps_the_model_of_the_best_validation_metric(metric, be
     best = best_of(values)
     assert len(values) < 30
     assert len(values) - 1 - values.index(best) == 2, "two epochs after the best one"
-    prediction, center = model.predict(parts.validation.question), parts.train.answer.mean(0)
+    prediction, center = model.predict(parts.validation), parts.train.answer.mean(0)
     kept = {
         "ranking_loss": ranking_loss(prediction, parts.validation),
         **{name: value.mean() for name, value in per_question(prediction, parts.validation, center).items()},
@@ -193,7 +193,7 @@ def test_validation_losses_are_those_of_the_whole_part_and_each_is_logged(parts,
     trained = train(model, parts, tmp_path, SETTINGS.model_copy(update={"epochs": 1}))
     logged = next(entry for entry in trained.history if "eval_loss" in entry)
     validation = parts.validation
-    total, each = model.objective(model.predict(validation.question), validation.answer, validation.group)
+    total, each = model.objective(model.predict(validation), validation.answer, validation.group)
     assert set(each) == set(LOSS_NAMES)
     assert logged["eval_loss"] == pytest.approx(total.item(), rel=1e-5)
     for name, value in each.items():

@@ -32,9 +32,9 @@ def docstring_pairs(module: str) -> list[Pair]:
     Raises:
         UserError: there is no such module, it has no Python source, or nothing in it has a docstring.
     """
-    spec = _find(module)
+    spec = find_module(module)
     pairs = []
-    for name, path in _sources(module, spec):
+    for name, path in module_sources(module, spec):
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError) as error:  # a template, or source of another Python
@@ -49,8 +49,12 @@ def docstring_pairs(module: str) -> list[Pair]:
     return pairs
 
 
-def _find(module: str) -> ModuleSpec:
-    """The module's spec, looked up part by part: ``importlib.util.find_spec`` would import the parents."""
+def find_module(module: str) -> ModuleSpec:
+    """The module's spec, looked up part by part: ``importlib.util.find_spec`` would import the parents.
+
+    Raises:
+        UserError: there is no such module, or it has no Python source.
+    """
     spec, places, name = None, None, ""
     for part in module.split("."):
         name = f"{name}.{part}".lstrip(".")
@@ -63,8 +67,8 @@ def _find(module: str) -> ModuleSpec:
     return spec
 
 
-def _sources(module: str, spec: ModuleSpec) -> Iterator[tuple[str, Path]]:
-    """Names and files of the module and its public submodules; tests are not documentation."""
+def module_sources(module: str, spec: ModuleSpec, private: bool = False) -> Iterator[tuple[str, Path]]:
+    """Names and files of the module and its submodules, the public ones or all; tests are not documentation."""
     assert spec.origin is not None
     if not spec.submodule_search_locations:
         yield module, Path(spec.origin)
@@ -73,7 +77,7 @@ def _sources(module: str, spec: ModuleSpec) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
         inner = parts[:-1] if parts[-1] == "__init__" else parts
-        if not any(part.startswith("_") or part in ("test", "tests") for part in inner):
+        if not any((part.startswith("_") and not private) or part in ("test", "tests") for part in inner):
             yield ".".join((module, *inner)), path
 
 

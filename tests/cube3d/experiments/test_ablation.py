@@ -66,7 +66,7 @@ def test_differences_are_of_the_same_questions_seed_by_seed(finished):
         for seed in PLAN["seeds"]:
             run = runs.load(folder / f"seed-{seed}")
             part = run.parts.validation
-            found.append(per_question(run.model.predict(part.question), part, run.parts.train.answer.mean(0)))
+            found.append(per_question(run.model.predict(part), part, run.parts.train.answer.mean(0)))
         return {metric: np.concatenate([v[metric] for v in found]) for metric in METRICS}
 
     changed, unchanged = values(finished / "runs" / row["runs"]), values(base)

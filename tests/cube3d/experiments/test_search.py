@@ -125,14 +125,14 @@ def test_a_killed_search_goes_on_to_the_same_result(finished, base_file, tmp_pat
     script = """
 import os, signal, sys
 from cube3d.cli import main
-from cube3d.trainer import MappingTrainer
-step, steps = MappingTrainer.training_step, []
+from cube3d.trainer import AnswerTrainer
+step, steps = AnswerTrainer.training_step, []
 def killed(*arguments, **options):
     steps.append(1)
     if len(steps) == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*arguments, **options)
-MappingTrainer.training_step = killed
+AnswerTrainer.training_step = killed
 main(sys.argv[2:])
 """
     folder = tmp_path / "search"

@@ -1,0 +1,160 @@
+"""What stands beside every reader: its teachers, Model2Vec, and readers whose tokens see each other otherwise."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cube3d.config import ReaderSettings
+from cube3d.methods import Method
+from cube3d.model import load_model
+from cube3d.reader.model import HEADS, ReaderModel
+from cube3d.reader.model2vec import static_method, static_model, static_table
+from cube3d.reader.train import distilled_reader, new_reader, tuned_reader
+from cube3d.teachers.transformer import TransformerTeacher
+from cube3d.vectors import Part
+
+if TYPE_CHECKING:
+    from cube3d.run import Run
+
+DISTILLED = "{}, distilled"
+"""Name of a reader's row before it is tuned on pairs."""
+
+
+def reader_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
+    """The run's reader and everything beside it, in the order of the tables.
+
+    - ``teacher``: the teachers' own vector of the question.
+    - ``both sides``: the reader's own vectors of the answers, too.
+    - ``float16``, ``int8``: its table in fewer bits.
+    - ``lattice off``, ``bag``, ``transformer layer``, ``convolutions``: see :func:`variants`; each distilled, and
+      tuned.
+    - ``Model2Vec``: of the first teacher, both sides; and a bag that starts from it, distilled on the same texts.
+
+    Args:
+        run: of a reader, trained.
+        say: gets a line for each that is trained.
+    """
+    model = run.model
+    assert isinstance(model, ReaderModel)
+    distilled = load_model(ReaderModel, run.distilled_folder)
+    methods = {
+        "reader": _method(model),
+        "teacher": Method(lambda part: part.question, 0, _teacher_size(run), _teacher_reads(run)),
+        DISTILLED.format("reader"): _method(distilled),
+        "reader, both sides": _both_sides(model),
+        "reader, float16": _method(model.stored("float16")),
+        "reader, int8": _method(model.stored("int8")),
+    }
+    for name, settings in variants(run.settings.reader, model).items():
+        methods[name] = _method(_trained(name, settings, run, say))
+        methods[DISTILLED.format(name)] = _method(load_model(ReaderModel, _folder(run, name) / "distilled"))
+    return methods | _model2vec(run, say)
+
+
+def _model2vec(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
+    static = static_model(run.ensemble.members[0].teacher, run.baselines_folder / "model2vec", say)
+    if static is None:
+        return {}
+    table = static_table(static, run.material.tokenizer.texts())
+    bag = run.settings.reader.model_copy(update={"context": "none", "cells": [1, 1], "width": table.shape[1]})
+    trained = _trained("Model2Vec", bag, run, say, table)
+    distilled = load_model(ReaderModel, _folder(run, "Model2Vec") / "distilled")
+    return {
+        "Model2Vec": static_method(static),
+        DISTILLED.format("Model2Vec"): _method(distilled),
+        "Model2Vec, tuned": _method(trained),
+    }
+
+
+def variants(reader: ReaderSettings, model: ReaderModel) -> dict[str, ReaderSettings]:
+    """Readers that differ from the run's in what lets tokens see each other.
+
+    - ``lattice off``: the same lift and readout, no step between.
+    - ``bag``: nothing at all.
+    - ``transformer layer``, ``convolutions``: as many context parameters as the lattice, as near as their hidden width
+      allows, one layer and as many layers as the lattice has steps.
+    """
+    found = {"bag": reader.model_copy(update={"context": "none", "cells": [1, 1]})}
+    if reader.context != "lattice" or reader.cells != [1, 1]:
+        return found
+    found = {"lattice off": reader.model_copy(update={"steps": 0}), **found}
+    for name, context in (("transformer layer", "transformer"), ("convolutions", "convolutions")):
+        if context == "transformer" and reader.channels % HEADS:
+            continue
+        found[name] = _sized(reader.model_copy(update={"context": context}), model)
+    return found
+
+
+def _sized(peer: ReaderSettings, model: ReaderModel) -> ReaderSettings:
+    """The peer with the hidden width that gives it the context parameters of the model."""
+
+    def count(hidden: int) -> int:
+        changed = peer.model_copy(update={"hidden": hidden})
+        with torch.device("meta"):
+            return ReaderModel(
+                type(model.config)(**{**model.config.to_dict(), "reader": changed.model_dump()})
+            ).context_parameters
+
+    one, two = count(1), count(2)
+    hidden = max(1, round(1 + (model.context_parameters - one) / (two - one)))
+    return peer.model_copy(update={"hidden": hidden})
+
+
+def _folder(run: Run, name: str) -> Path:
+    return run.baselines_folder / name.replace(" ", "_").lower()
+
+
+def _trained(
+    name: str, settings: ReaderSettings, run: Run, say: Callable[[str], None], vectors: Tensor | None = None
+) -> ReaderModel:
+    """The variant tuned, and beside it distilled, trained as the run's reader was, unless its folder has it already."""
+    folder = _folder(run, name)
+    tuned, training = folder / "tuned", folder / "training"
+    if not tuned.is_dir():
+        say(f"training the baseline {name}")
+        model = new_reader(run.material, settings, run.parts.train.answer.shape[1], vectors)
+        distilled_reader(model, run.material, run.parts, folder / "distilled", training / "distilling", None)
+        tuned_reader(model, run.material, run.parts, training / "tuning", False)
+        model.save(tuned)
+        shutil.rmtree(training)
+    return load_model(ReaderModel, tuned)
+
+
+def _method(model: ReaderModel) -> Method:
+    parameters = sum(
+        model.get_parameter(name).numel() for name in model.trainable() if not name.startswith("objective")
+    )
+    return Method(model.predict, parameters, model.size, model.embed)
+
+
+def _both_sides(model: ReaderModel) -> Method:
+    def bank(part: Part) -> Part:
+        return replace(part, answer=model.embed([pair.answer for pair in part.pairs]), bank=model.embed(part.bank_text))
+
+    return replace(_method(model), bank=bank)
+
+
+def _teacher_size(run: Run) -> int | None:
+    sizes = []
+    for member in run.ensemble.members:
+        if not isinstance(member.teacher, TransformerTeacher):
+            return None
+        model, _ = member.teacher.load()
+        sizes.append(sum(p.numel() * p.element_size() for p in model.parameters()))
+    return sum(sizes)
+
+
+def _teacher_reads(run: Run) -> Callable[[object], object]:
+    def read(texts: object) -> object:
+        vectors = [F.normalize(member.teacher.embed(texts), dim=-1) for member in run.ensemble.members]  # type: ignore[arg-type]
+        return run.ensemble.fusion.questions(vectors)
+
+    return read

@@ -1,0 +1,223 @@
+"""The reader as a ``transformers`` model: token numbers to a vector in the teachers' space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from cube3d.config import ReaderSettings
+from cube3d.errors import UserError
+from cube3d.model import AnswerConfig, AnswerModel, AnswerOutput
+from cube3d.reader.contexts import ConvolutionContext, TransformerContext
+from cube3d.reader.table import Storage, TokenTable
+from cube3d.reader.tokenizer import TextTokenizer, load_tokenizer
+from cube3d.vectors import Part
+from cube_kernels import TokenCube, TokenReading
+
+BATCH = 512
+"""Texts that are read at a time."""
+
+GROUPS = 4
+"""Texts of like length that a batch is cut into, so that none is padded far."""
+
+HEADS = 4
+
+
+class ReaderConfig(AnswerConfig):
+    """Adds the size of the vocabulary and the reader's settings, as in the run's configuration."""
+
+    model_type = "cube3d_reader"
+
+    def __init__(self, vocabulary: int = 2, reader: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self.vocabulary = vocabulary
+        self.reader = ReaderSettings.model_validate(reader or {}).model_dump()
+        super().__init__(**kwargs)
+
+    def with_reader(self, settings: ReaderSettings) -> ReaderConfig:
+        """The same with other settings of the reader."""
+        return ReaderConfig(self.vocabulary, settings.model_dump(), dim=self.dim, loss=self.loss)
+
+
+class ReaderModel(AnswerModel):
+    """Token numbers ``[B, L]`` to vectors ``[B, dim]``: token vectors of a table, let see each other by the context
+    (a lattice, unless it is one of the peers), and their weighted mean mapped into the teachers' space."""
+
+    config_class = ReaderConfig
+    base_model_prefix = "reader"
+    config: ReaderConfig
+
+    def __init__(self, config: ReaderConfig) -> None:
+        super().__init__(config)
+        settings = ReaderSettings(**config.reader)
+        width = settings.width or config.dim
+        self.settings = settings
+        self.table = TokenTable(config.vocabulary, width, settings.storage)
+        self.log_weight = nn.Parameter(torch.zeros(config.vocabulary))
+        if not settings.train_vectors and settings.storage == "float32":
+            self.table.vectors.requires_grad_(False)
+        self.reading = _reading(settings, width, config.dim)
+        self._tokenizer: TextTokenizer | None = None
+        self._complete()
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """That of the folder the model was loaded from, unless one was set."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(Path(self.config.name_or_path), self.settings.max_length)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Unit vectors ``[B, dim]``.
+
+        Args:
+            input_ids: ``[B, L]``, int64.
+            attention_mask: ``[B, L]``; 1 where a token is, 0 for padding, which comes last.
+        """
+        # Each token once: the gradient of the table is as large as the table, for every look-up that there is.
+        numbers, places = input_ids.unique(return_inverse=True)
+        vectors, log_weight = self.table(numbers), self.log_weight[numbers]
+        mask = attention_mask.bool()
+        lengths = mask.sum(dim=1)
+        order = lengths.argsort(stable=True)
+        read = [
+            self._read(vectors[places[rows, :longest]], log_weight[places[rows, :longest]], mask[rows, :longest])
+            for rows in (order.chunk(GROUPS) if len(order) >= 2 * GROUPS else [order])
+            for longest in [int(lengths[rows[-1]])]
+        ]
+        return torch.cat(read)[order.argsort()]
+
+    def _read(self, tokens: Tensor, log_weight: Tensor, mask: Tensor) -> Tensor:
+        settings = self.settings
+        if self.training and settings.token_dropout:
+            kept = torch.rand(mask.shape, device=mask.device) >= settings.token_dropout
+            mask = mask & (kept | ~(mask & kept).any(dim=1, keepdim=True))  # a text keeps something
+        if self.training and settings.dropout:
+            # The same dimensions of all tokens of a text: the mean of independent ones would average it away.
+            noise = F.dropout(tokens.new_ones(len(tokens), 1, tokens.shape[2]), settings.dropout)
+            tokens = tokens * noise
+        return F.normalize(self.reading(tokens, mask, log_weight), dim=-1)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        answer_embedding: Tensor | None = None,
+        group: Tensor | None = None,
+        **options: Tensor | None,
+    ) -> AnswerOutput:
+        """
+        Args:
+            input_ids, attention_mask: see :meth:`read`.
+            answer_embedding, group, options: see :meth:`cube3d.model.AnswerModel.complete`.
+        """
+        return self.complete(self.read(input_ids, attention_mask), answer_embedding, group, **options)
+
+    def inputs(self, part: Part) -> Sequence[dict[str, Tensor]]:
+        return [{"input_ids": torch.tensor(tokens)} for tokens in self.encode(part.text)]
+
+    def collate(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return pad(rows)
+
+    def predict(self, part: Part) -> Tensor:
+        return self.embed(part.text)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors ``[len(texts), dim]``, float32.
+
+        Raises:
+            UserError: a text that has no token, or none that the tokenizer knows.
+        """
+        self.eval()
+        tokens = self.encode(texts)
+        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
+        vectors = torch.empty(len(texts), self.config.dim)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            vectors[rows] = self.read(**pad([{"input_ids": torch.tensor(tokens[i])} for i in rows])).float()
+        return vectors
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token numbers of each text. Raises what :meth:`embed` does."""
+        found = self.tokenizer.encode(texts)
+        for text, tokens in zip(texts, found, strict=True):
+            if not any(token != self.tokenizer.unknown for token in tokens):
+                raise UserError(f"the reader knows no token of the text {text[:80]!r}")
+        return found
+
+    def trainable(self) -> list[str]:
+        """All but what an idle lattice does not use, and the table where it is frozen."""
+        off = isinstance(self.reading, TokenCube) and self.settings.steps == 0
+        names = [name for name in super().trainable() if not (off and name.startswith("reading.context."))]
+        return names if self.settings.train_vectors else [name for name in names if not name.startswith("table.")]
+
+    def save_in(self, folder: Path) -> None:
+        super().save_in(folder)
+        self.tokenizer.save(folder)
+
+    def stored(self, storage: Storage) -> ReaderModel:
+        """The same reader with its table in another number format."""
+        other = ReaderModel(self.config.with_reader(self.settings.model_copy(update={"storage": storage})))
+        table = self.table.stored(storage)
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("table.")}
+        other.load_state_dict({**state, **{f"table.{name}": value for name, value in table.state_dict().items()}})
+        other.tokenizer = self.tokenizer
+        return other.eval()
+
+    @property
+    def size(self) -> int:
+        """Bytes of its numbers."""
+        tensors = [*self.table.state_dict().values(), self.log_weight, *self.reading.state_dict().values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    @property
+    def context_parameters(self) -> int:
+        """Learned numbers with which tokens see each other, lift and readout included."""
+        names = [
+            name for name in self.trainable() if name.startswith(("reading.lift", "reading.read", "reading.context"))
+        ]
+        return sum(self.get_parameter(name).numel() for name in names)
+
+
+def _reading(settings: ReaderSettings, width: int, dim: int) -> TokenReading:
+    channels = settings.channels
+    if settings.context == "lattice":
+        depth, height = settings.cells
+        lattice = settings.lattice((depth, height, settings.max_length))
+        return TokenCube(
+            width, lattice, settings.rule(), settings.steps, dim, settings.backend, settings.checkpoint_every
+        )
+    if settings.context == "none":
+        return TokenReading(width, dim)
+    context: nn.Module
+    if settings.context == "transformer":
+        context = TransformerContext(channels, settings.hidden, HEADS, settings.max_length)
+    else:
+        context = ConvolutionContext(channels, settings.hidden, settings.radius, settings.steps)
+    return TokenReading(width, dim, context, channels, channels)
+
+
+def pad(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Token numbers of several texts as one tensor with its mask, and what else the rows have stacked."""
+    tokens = [row["input_ids"] for row in rows]
+    lengths = torch.tensor([len(row) for row in tokens])
+    others = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "input_ids"}
+    return {
+        "input_ids": nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+        "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long(),
+        **others,
+    }
+
+
+AutoConfig.register(ReaderConfig.model_type, ReaderConfig)
+AutoModel.register(ReaderConfig, ReaderModel)

@@ -1,0 +1,218 @@
+"""A reader from training to answering: it learns, resumes bit for bit, needs no teacher, and stands beside its peers."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from transformers import AutoModel
+
+from cube3d import run as runs
+from cube3d.cli import main
+from cube3d.config import parse_settings
+from cube3d.errors import UserError
+from cube3d.model import load_model
+from cube3d.reader.baselines import variants
+from cube3d.reader.distill import parameter_groups
+from cube3d.reader.model import ReaderConfig, ReaderModel
+from cube3d.reader.train import new_reader
+from cube_kernels import TokenLattice
+
+
+@pytest.fixture(scope="module")
+def run(reader_run):
+    return runs.load(reader_run)
+
+
+def test_an_untrained_reader_is_the_weighted_mean_of_its_token_vectors(run):
+    model = new_reader(run.material, run.settings.reader, 16)
+    text = "what is a tree?"
+    tokens = torch.tensor(model.encode([text])[0])
+    weight = run.material.weights[tokens].softmax(0)
+    expected = F.normalize((weight[:, None] * run.material.vectors[tokens]).sum(0), dim=-1)
+    torch.testing.assert_close(model.embed([text])[0], expected)
+
+
+def test_distillation_brings_the_reader_nearer_to_its_teacher(run):
+    part = run.parts.validation
+    before = new_reader(run.material, run.settings.reader, 16).predict(part)
+    after = load_model(ReaderModel, run.distilled_folder).predict(part)
+    cosine = [F.cosine_similarity(x, part.question).mean().item() for x in (before, after)]
+    assert cosine[1] > cosine[0] + 0.05, cosine
+
+
+def test_a_run_audits_its_reader(run):
+    names = [check["name"] for check in run.results("audit")]
+    assert "no text says what is held out" in names
+    assert "the rollout changes the output" in names
+    assert names.count("each parameter moved") == 2  # of the distillation and of the tuning
+    assert all(check["passed"] for check in run.results("audit"))
+
+
+def test_a_batch_is_read_as_its_texts_are_one_by_one(run):
+    """However texts are grouped and padded."""
+    texts = [pair.answer for pair in run.pairs][:12] + [pair.question for pair in run.pairs][:12]
+    together = run.model.embed(texts)
+    alone = torch.cat([run.model.embed([text]) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_reader_answers_without_its_teacher(reader_run, monkeypatch, capsys):
+    def refuse(*arguments, **options):
+        raise AssertionError("a teacher was opened")
+
+    monkeypatch.setattr("cube3d.teachers.ensemble.open_teacher", refuse)
+    assert main(["ask", str(reader_run), "what is a river?", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    assert len(answers) == 3
+    assert answers == sorted(answers, key=lambda answer: -answer["score"])
+
+
+def test_a_question_of_unknown_tokens_is_an_error_that_shows_it(reader_run, capsys):
+    assert main(["ask", str(reader_run), "日本語"]) == 2
+    assert "knows no token of the text '日本語'" in capsys.readouterr().err
+
+
+def test_the_saved_model_loads_through_transformers(run):
+    loaded = AutoModel.from_pretrained(run.model_folder)
+    assert isinstance(loaded, ReaderModel)
+    texts = [pair.question for pair in run.pairs[:3]]
+    assert torch.equal(loaded.embed(texts), run.model.embed(texts))
+
+
+def test_a_run_killed_in_either_stage_resumes_bit_for_bit(reader_config_file, reader_run, tmp_path, monkeypatch):
+    """The first kill comes while it distills, the second while it is tuned."""
+    from cube3d.reader.distill import DistillationTrainer
+    from cube3d.trainer import AnswerTrainer
+
+    folder = tmp_path / "run"
+    for trainer, steps in ((DistillationTrainer, 9), (AnswerTrainer, 3)):
+        original, done = trainer.training_step, []
+
+        def killed(self, *arguments, original=original, done=done, steps=steps, **options):
+            done.append(0)
+            if len(done) > steps:
+                raise KeyboardInterrupt
+            return original(self, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "training_step", killed)
+            resume = ["--resume"] if folder.exists() else ["--config", str(reader_config_file)]
+            assert main(["train", "--out", str(folder), *resume]) == 130
+        assert not (folder / "model").exists()
+    assert main(["train", "--out", str(folder), "--resume"]) == 0
+    whole, resumed = (load_model(ReaderModel, path / "model").state_dict() for path in (reader_run, folder))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_a_table_in_fewer_bits_says_nearly_the_same(run, storage):
+    texts = [pair.question for pair in run.pairs]
+    whole, stored = run.model.embed(texts), run.model.stored(storage).embed(texts)
+    assert 0 < (whole - stored).norm(dim=-1).max() < 0.05
+    assert run.model.stored(storage).size < run.model.size
+
+
+@pytest.mark.parametrize("override", ["reader.storage=int8", "reader.context=none", "reader.cells=[2, 1]"])
+def test_other_readers_train_and_load(reader_config_file, tmp_path, override):
+    folder = tmp_path / "run"
+    options = [override, "distillation.epochs=1", "training.epochs=1", "texts.sources=[pairs]"]
+    assert main(["train", "--config", str(reader_config_file), "--out", str(folder), *options]) == 0
+    run = runs.load(folder)
+    prediction = run.model.predict(run.parts.test)
+    torch.testing.assert_close(prediction.norm(dim=-1), torch.ones(len(prediction)))
+
+
+def test_a_frozen_table_stays_as_the_teachers_make_it(reader_config_file, tmp_path):
+    folder = tmp_path / "run"
+    options = ["reader.train_vectors=false", "distillation.epochs=1", "training.epochs=1"]
+    assert main(["train", "--config", str(reader_config_file), "--out", str(folder), *options]) == 0
+    run = runs.load(folder)
+    assert torch.equal(run.model.table.vectors, run.material.vectors)
+
+
+def test_peers_have_the_context_parameters_of_the_lattice(run):
+    dim = run.parts.train.answer.shape[1]
+    wanted = run.model.context_parameters
+    for name, settings in variants(run.settings.reader, run.model).items():
+        if name in ("transformer layer", "convolutions"):
+            found = new_reader(run.material, settings, dim).context_parameters
+            step = new_reader(run.material, settings.model_copy(update={"hidden": settings.hidden + 1}), dim)
+            narrowest = settings.hidden == 1  # its attention alone has more
+            assert narrowest or abs(found - wanted) <= (step.context_parameters - found) / 2, name
+
+
+def test_learning_rates_are_those_of_their_parameters(run):
+    groups = parameter_groups(run.model, 1.0, 0.5, 2.0, 3.0)
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert rate[id(run.model.table.vectors)] == 2.0
+    assert rate[id(run.model.log_weight)] == 3.0
+    others = [p for n, p in run.model.named_parameters() if n != "log_weight" and not n.startswith("table.")]
+    assert {rate[id(p)] for p in others} == {1.0}
+
+
+def test_a_text_that_says_what_is_held_out_is_not_learned_from(run):
+    texts = (run.folder / "texts" / "about.json").read_text()
+    assert json.loads(texts)["texts"] == len(run.material.corpus)
+    held_out = {tuple(tokens) for tokens in run.material.tokenizer.encode([p.question for p in run.parts.test.pairs])}
+    corpus = {tuple(run.material.corpus[i]["input_ids"].tolist()) for i in range(len(run.material.corpus))}
+    assert not held_out & corpus
+
+
+def test_evaluation_puts_every_peer_beside_the_reader(reader_run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(reader_run, folder)
+    assert main(["evaluate", str(folder)]) == 0
+    run = runs.load(folder)
+    results = run.results("metrics")
+    assert results["main"] == "reader"
+    assert results["control"] == "teacher"
+    for name in ("reader", "lattice off", "bag", "transformer layer", "convolutions"):
+        assert {name, f"{name}, distilled"} <= set(results["methods"])
+        assert results["methods"][name]["questions_a_second"] > 0
+    assert results["methods"]["reader, int8"]["bytes"] < results["methods"]["reader"]["bytes"]
+    assert "The reader" in capsys.readouterr().out
+    assert (folder / "report.html").read_text().count("data:image/png") >= 4
+
+
+def test_lattice_off_computes_no_step(run):
+    off = new_reader(run.material, run.settings.reader.model_copy(update={"steps": 0}), 16)
+    assert isinstance(off.reading.context, TokenLattice)
+    assert not any(name.startswith("reading.context.") for name in off.trainable())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"reader": {"context": "none", "cells": [2, 2]}}, "only a lattice has cells"),
+        ({"reader": {"neighborhood": "diagonal"}}, "'diagonal'"),
+        ({"reader": {"neighborhood": [[0, 0]]}}, "reader.neighborhood.*at least 3 items"),
+        ({"reader": {"radius": 0}}, "radius"),
+        ({"texts": {"count": 1}}, "texts.count"),
+    ],
+)
+def test_a_wrong_setting_of_a_reader_is_an_error_that_names_it(values, message):
+    with pytest.raises(UserError, match=message):
+        parse_settings(values, "test")
+
+
+def test_a_teacher_without_a_tokenizer_says_what_to_set(tmp_path, pairs_file, capsys):
+    vectors = tmp_path / "words.vec"
+    words = sorted({word for line in pairs_file.read_text().split() for word in line.strip('{}",:?.').split()})
+    draw = torch.Generator().manual_seed(0)
+    rows = "".join(f"{w} {' '.join(f'{x:.3f}' for x in torch.randn(8, generator=draw))}\n" for w in words if w)
+    vectors.write_text(f"{len([w for w in words if w])} 8\n{rows}")
+    config = tmp_path / "config.yaml"
+    values = {"data": {"pairs": [str(pairs_file)]}, "teachers": [{"model": str(vectors)}], "texts": {"sources": ["pairs"]}}
+    config.write_text(yaml.safe_dump(values))
+    assert main(["train", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
+    assert "reader.tokenizer=trained" in capsys.readouterr().err
+
+
+def test_a_config_of_a_model_knows_its_vocabulary():
+    config = ReaderConfig(vocabulary=7, dim=4, reader={"width": 3, "channels": 4, "hidden": 4})
+    model = ReaderModel(config)
+    assert model.table.vectors.shape == (7, 3)
+    assert model.read(torch.tensor([[1, 2]]), torch.tensor([[1, 1]])).shape == (1, 4)
