@@ -14,6 +14,19 @@ from cube_kernels.regions import block_shape, find_region, steps_to_reach
 from cube_kernels.rule import Rule
 
 
+AUTOCAST_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+
+
+def _wide(embedding: Tensor) -> Tensor:
+    """In float32 at least: the square of 300 is no float16."""
+    return embedding.to(torch.promote_types(embedding.dtype, torch.float32))
+
+
+def _scale(wide: Tensor) -> Tensor:
+    """The root mean square of each row, ``[B, 1]``."""
+    return wide.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny).sqrt()
+
+
 class EmbeddingCube(nn.Module):
     """``[B, dim] → [B, dim]``: an embedding is placed on a lattice, rolled out, and read back as a correction.
 
@@ -129,11 +142,12 @@ class EmbeddingCube(nn.Module):
         """``[B, dim]`` to the lattice's first state, ``[B, D, H, W, C]``."""
         if embedding.dim() != 2 or embedding.shape[1] != self.dim:
             raise ValueError(f"EmbeddingCube: got shape {list(embedding.shape)}; it takes [B, {self.dim}]")
-        if embedding.dtype != self.lift.dtype:
-            raise TypeError(f"EmbeddingCube: got {embedding.dtype}, but its parameters are {self.lift.dtype}")
         if embedding.device != self.lift.device:
             raise ValueError(f"EmbeddingCube: got {embedding.device}, but its parameters are on {self.lift.device}")
-        values = embedding / self._scale(embedding)
+        if embedding.dtype != self.lift.dtype and not self._casts(embedding):
+            raise TypeError(f"EmbeddingCube: got {embedding.dtype}, but its parameters are {self.lift.dtype}")
+        wide = _wide(embedding)
+        values = (wide / _scale(wide)).to(self.lift.dtype)
         if self.order is not None:
             values = values[:, self.order]
         cells = values.unflatten(1, (math.prod(self.input_shape), -1))
@@ -154,14 +168,21 @@ class EmbeddingCube(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """
         Args:
-            embedding: ``[B, dim]`` in the parameters' dtype and on their device.
+            embedding: ``[B, dim]`` in the parameters' dtype and on their device; under autocast it may be of another
+                dtype, as a layer before it leaves it, but float64.
+
+        Returns:
+            ``[B, dim]`` in the dtype of the embedding. The root mean square and the sum are computed in float32 at
+            least.
         """
         correction = self.read(self.layer(self.place(embedding)))
-        return embedding + self._scale(embedding) * correction
+        wide = _wide(embedding)
+        return (wide + _scale(wide) * correction).to(embedding.dtype)
 
-    def _scale(self, embedding: Tensor) -> Tensor:
-        mean_square = embedding.square().mean(dim=1, keepdim=True)
-        return mean_square.clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
+    def _casts(self, embedding: Tensor) -> bool:
+        """Whether autocast is on, and both dtypes are such as it casts."""
+        dtypes = {embedding.dtype, self.lift.dtype}
+        return dtypes <= AUTOCAST_DTYPES and torch.is_autocast_enabled(embedding.device.type)
 
     def _for_each_cell(self, weight: Tensor, block: tuple[int, int, int]) -> Tensor:
         return weight if self.per_cell else weight.expand(math.prod(block), -1, -1)

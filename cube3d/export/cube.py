@@ -70,16 +70,17 @@ class Cube(Module):
                 self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        embedding = features["sentence_embedding"]
+        given = features["sentence_embedding"]
+        embedding = given.float()
         scale = embedding.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
-        placed = (embedding / scale)[:, self.order].unflatten(1, (len(self.entered), -1))
+        placed = (embedding / scale).to(self.lift.dtype)[:, self.order].unflatten(1, (len(self.entered), -1))
         lifted = torch.einsum("bnf,nfc->bnc", placed, self.lift.expand(len(self.entered), -1, -1))
         x = self.position.repeat(len(embedding), 1, 1).index_add(1, self.entered, lifted)
         for _ in range(self.steps):
             x = self.step(x)
         read = torch.einsum("bnc,ncf->bnf", x[:, self.left], self.readout.expand(len(self.left), -1, -1))
         correction = read.flatten(1)[:, self.order.argsort()]
-        features["sentence_embedding"] = embedding + scale * correction
+        features["sentence_embedding"] = (embedding + scale * correction).to(given.dtype)
         return features
 
     def step(self, x: Tensor) -> Tensor:

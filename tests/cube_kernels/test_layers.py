@@ -56,6 +56,37 @@ def test_a_zero_embedding_has_finite_gradients():
     assert all(p.grad.isfinite().all() for p in (x, *cube.parameters()))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_cube_after_a_linear_layer_runs_under_autocast(dtype):
+    """The layer leaves half width, the cube's parameters are float32; the result is near that of float32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 24), trained(EmbeddingCube(24, Lattice((2, 2, 3), 4), Rule(hidden=8), steps=2)))
+    x = torch.randn(5, 24)
+    with torch.autocast("cpu", dtype):
+        half = model(x)
+    assert half.dtype == dtype
+    half.float().sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
+    assert torch.allclose(half.float(), model(x), rtol=0.05, atol=0.05 * model(x).abs().max().item())
+
+
+def test_autocast_does_not_let_float64_in():
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match=r"float64.*float32"):
+        EmbeddingCube(24, Lattice((2, 2, 3), 4), Rule(), steps=1)(torch.zeros(2, 24, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [300.0, 1e-4], ids=str)
+def test_float16_neither_overflows_nor_vanishes_in_the_root_mean_square(size):
+    """The square of 300 is above float16's greatest number, that of 1e-4 below its least; the cube commutes with a
+    factor all the same."""
+    torch.manual_seed(0)
+    cube = trained(EmbeddingCube(24, Lattice((2, 2, 3), 4), Rule(hidden=8), steps=2)).half()
+    x = 2 * torch.randint(0, 2, (5, 24)).half() - 1
+    expected, found = cube(x).float(), cube(size * x)
+    assert found.dtype == torch.float16
+    assert torch.allclose(found.float() / size, expected, rtol=0.01, atol=0.01)
+
+
 def test_per_cell_lifts_differ_and_a_shared_one_does_not():
     x = torch.ones(1, 12)
     for lift, alike in (("per_cell", False), ("shared", True)):
