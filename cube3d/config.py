@@ -149,7 +149,9 @@ class CubeSettings(Section):
     activation: str = "gelu"
     update: str = "gated"
     steps: int = Field(4, ge=0)
-    lift: Literal["per_cell", "shared"] = "per_cell"
+    lift: Literal["per_cell", "shared", "dense"] = "per_cell"
+    """A map of each cell's own dimensions to its channels, one such map for all cells, or one of all dimensions to all
+    cells."""
     input: Literal["volume", "front", "back", "corners"] = "volume"
     """Where the question enters: everywhere, the first or the last slice along D, or the corners."""
     output: Literal["volume", "front", "back", "corners"] = "volume"
@@ -165,6 +167,10 @@ class CubeSettings(Section):
     def _fits(self) -> CubeSettings:
         self.lattice()
         self.rule()
+        if self.lift == "dense" and self.placement == "correlation":
+            raise ValueError(
+                "placement 'correlation' lays dimensions on cells; with lift 'dense' each cell sees them all"
+            )
         return self
 
     def lattice(self) -> Lattice:

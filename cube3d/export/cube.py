@@ -40,7 +40,8 @@ class Cube(Module):
 
             - ``order [dim]``, int64: the dimension that takes each place; ``entered``, ``left``, int64: the cells where
               the embedding enters the lattice and leaves it;
-            - ``lift [1 or entered, f, C]``, ``position [cells, C]``, ``readout [1 or left, C, f]``;
+            - ``lift [1 or entered, f, C]``, ``position [cells, C]``, ``readout [1 or left, C, f]``; or, dense,
+              ``lift [dim, entered·C]`` and ``readout [left·C, dim]``;
             - ``neighbors [seen, cells]``, int64: the cell that each cell sees at each offset, ``cells`` for none;
             - ``filters [filters, seen, C]``: weights of what is seen; without it, cells see it as it is;
             - ``hidden_weight``, ``hidden_bias``, ``head_weight``, ``head_bias``, ``log_time_constant``: of the rule;
@@ -73,13 +74,21 @@ class Cube(Module):
         given = features["sentence_embedding"]
         embedding = given.float()
         scale = embedding.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
-        placed = (embedding / scale).to(self.lift.dtype)[:, self.order].unflatten(1, (len(self.entered), -1))
-        lifted = torch.einsum("bnf,nfc->bnc", placed, self.lift.expand(len(self.entered), -1, -1))
+        placed = (embedding / scale).to(self.lift.dtype)[:, self.order]
+        if self.lift.dim() == 2:
+            lifted = (placed @ self.lift).unflatten(1, (len(self.entered), -1))
+        else:
+            cells = placed.unflatten(1, (len(self.entered), -1))
+            lifted = torch.einsum("bnf,nfc->bnc", cells, self.lift.expand(len(self.entered), -1, -1))
         x = self.position.repeat(len(embedding), 1, 1).index_add(1, self.entered, lifted)
         for _ in range(self.steps):
             x = self.step(x)
-        read = torch.einsum("bnc,ncf->bnf", x[:, self.left], self.readout.expand(len(self.left), -1, -1))
-        correction = read.flatten(1)[:, self.order.argsort()]
+        left = x[:, self.left]
+        if self.readout.dim() == 2:
+            read = left.flatten(1) @ self.readout
+        else:
+            read = torch.einsum("bnc,ncf->bnf", left, self.readout.expand(len(self.left), -1, -1)).flatten(1)
+        correction = read[:, self.order.argsort()]
         features["sentence_embedding"] = (embedding + scale * correction).to(given.dtype)
         return features
 

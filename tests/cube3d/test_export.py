@@ -151,14 +151,14 @@ def test_the_plain_cube_is_the_cube(boundary, neighborhood):
     updates = ["residual", "gated", "leaky", "replace"]
     activations = ["relu", "gelu", "silu", "tanh"]
     for perception, (update, activation), lift in product(
-        ["depthwise", "gather"], zip(updates, activations, strict=True), ["per_cell", "shared"]
+        ["depthwise", "gather"], zip(updates, activations, strict=True), ["per_cell", "shared", "dense"]
     ):
         filters = 2 if perception == "depthwise" else 1
         rule = Rule(perception=perception, filters=filters, hidden=7, update=update, activation=activation)
         assert_plain_is_the_same(EmbeddingCube(48, lattice, rule, 3, lift=lift, backend="reference"))
 
 
-@pytest.mark.parametrize("lift", ["per_cell", "shared"])
+@pytest.mark.parametrize("lift", ["per_cell", "shared", "dense"])
 @pytest.mark.parametrize(
     "regions",
     [
@@ -169,7 +169,7 @@ def test_the_plain_cube_is_the_cube(boundary, neighborhood):
 )
 def test_the_plain_cube_has_the_regions_and_the_order_of_the_cube(regions, lift):
     torch.manual_seed(0)
-    order = torch.randperm(48)
+    order = None if lift == "dense" else torch.randperm(48)
     rule, lattice = Rule(hidden=7, update="gated"), Lattice((2, 4, 3), 5)
     assert_plain_is_the_same(
         EmbeddingCube(48, lattice, rule, 8, lift=lift, backend="reference", order=order, **regions)
