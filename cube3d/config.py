@@ -139,7 +139,7 @@ class EnsembleSettings(Section):
 
 class CubeSettings(Section):
     shape: list[int] = Field([2, 2, 2], min_length=3, max_length=3)
-    channels: int = 32
+    channels: int = 16
     neighborhood: str = "von_neumann"
     radius: int = 1
     boundary: str = "walls"
@@ -149,7 +149,7 @@ class CubeSettings(Section):
     activation: str = "gelu"
     update: str = "gated"
     steps: int = Field(4, ge=0)
-    lift: Literal["per_cell", "shared", "dense"] = "per_cell"
+    lift: Literal["per_cell", "shared", "dense"] = "dense"
     """A map of each cell's own dimensions to its channels, one such map for all cells, or one of all dimensions to all
     cells."""
     input: Literal["volume", "front", "back", "corners"] = "volume"
@@ -169,7 +169,8 @@ class CubeSettings(Section):
         self.rule()
         if self.lift == "dense" and self.placement == "correlation":
             raise ValueError(
-                "placement 'correlation' lays dimensions on cells; with lift 'dense' each cell sees them all"
+                "placement 'correlation' lays dimensions on cells; with lift 'dense' each cell sees them all: take "
+                "'per_cell' or 'shared'"
             )
         return self
 
@@ -190,14 +191,16 @@ class CubeSettings(Section):
 class NegativeSettings(Section):
     """Wrong answers that InfoNCE and the triplet loss push away from."""
 
+    pool: Literal["bank", "batch"] = "bank"
+    """The candidates: all distinct answers of the training part, or the batch's, the mined ones and the memory's."""
     choose: Literal["all", "random", "hard", "semi_hard"] = "all"
-    """Which of the candidates count: the batch's answers, the mined ones and the memory's."""
+    """Which of the candidates count."""
     count: int | None = Field(None, ge=1)
     """Candidates that count for each pair; null takes all that qualify."""
     mined: int = Field(0, ge=0)
-    """Wrong training answers nearest to each question by the teacher, added to its batch."""
+    """Wrong training answers nearest to each question by the teacher, added to its batch; for the pool "batch"."""
     memory: int = Field(0, ge=0)
-    """Answers of earlier batches that are kept as candidates."""
+    """Answers of earlier batches that are kept as candidates; for the pool "batch"."""
     ceiling: float | None = Field(None, gt=-1, lt=1)
     """Teacher's cosine with the true answer above which a candidate passes for a right answer; null: none does."""
 
@@ -207,13 +210,16 @@ class NegativeSettings(Section):
             raise ValueError(f"choose {self.choose!r} needs a count")
         if self.choose == "all" and self.count is not None:
             raise ValueError(f"choose 'all' takes no count, got {self.count}; valid with one: random, hard, semi_hard")
+        for name in ("mined", "memory"):
+            if self.pool == "bank" and getattr(self, name):
+                raise ValueError(f"{name} adds answers to those of a batch, and pool 'bank' has all; set pool: batch")
         return self
 
 
 class LossSettings(Section):
     """Weights of the losses by their names, and what the losses take."""
 
-    cosine: float = Field(1.0, ge=0)
+    cosine: float = Field(8.0, ge=0)
     """Cosine distance to the true answer."""
     mse: float = Field(0.0, ge=0)
     """Squared distance to the true answer."""
@@ -225,8 +231,10 @@ class LossSettings(Section):
     """Predictions of different answers spread evenly."""
     distillation: float = Field(0.0, ge=0)
     """Predictions as near to each other as their answers are."""
-    temperature: float = Field(0.1, gt=0)
-    """Where the learned temperature of InfoNCE starts."""
+    temperature: float = Field(0.07, gt=0)
+    """Of InfoNCE."""
+    learn_temperature: bool = False
+    """Learn the temperature, from there on."""
     margin: float = Field(0.2, gt=0, le=2)
     """Of the triplet loss and of semi-hard negatives, in cosine."""
     distillation_temperature: float = Field(3.0, gt=0)
@@ -266,20 +274,23 @@ class CurriculumSettings(Section):
 
 
 class TrainingSettings(Section):
-    epochs: int = Field(40, ge=1)
-    batch_size: int = Field(64, ge=2)
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(128, ge=2)
     """Pairs of a batch, of all processes together."""
     accumulation: int = Field(1, ge=1)
     """Batches whose gradients are averaged into one step. Each has its own negatives."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the cube's arithmetic (autocast); its parameters and the losses stay in float32."""
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of a question's dimensions that its correction does not see in a training step, drawn anew each time."""
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises; it falls along a half cosine after."""
     max_grad_norm: float = Field(1.0, gt=0)
-    stop_on: Literal["ranking_loss", "mrr", "cosine", "centered_cosine"] = "ranking_loss"
-    """Validation metric of the best epoch, whose model is kept."""
+    stop_on: Literal["loss", "ranking_loss", "mrr", "cosine", "centered_cosine"] = "loss"
+    """Validation metric of the best epoch, whose model is kept, and of the best share of a mixture: the sum of the
+    losses, the likelihood of the true answer in the validation bank, or one of the table's."""
     patience: int = Field(10, ge=1)
     """Epochs without a better value of it after which training stops."""
     curriculum: CurriculumSettings = CurriculumSettings()
@@ -297,6 +308,9 @@ class Settings(Section):
     cube: CubeSettings = CubeSettings()
     loss: LossSettings = LossSettings()
     training: TrainingSettings = TrainingSettings()
+    mixture: Literal["none", "ridge"] = "ridge"
+    """What the trained predictions are mixed with, the cube's and the baselines': nothing, or residual ridge, at the
+    share that is best by ``training.stop_on``."""
 
     @model_validator(mode="after")
     def _every_teacher_has_a_weight(self) -> Settings:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube3d.baselines import Method, baselines, parameter_count
+from cube3d.baselines import baselines, rows
 from cube3d.config import differences
 from cube3d.data import normalized
 from cube3d.errors import UserError
@@ -58,7 +58,7 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
     """
     parts, test = run.parts, run.parts.test
     methods = {
-        CUBE: Method(run.model.predict, parameter_count(run.model)),
+        **rows(CUBE, run.model),
         **baselines(run.model, parts, run.settings, run.baselines_folder, say),
     }
     center = parts.train.answer.mean(0)

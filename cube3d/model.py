@@ -30,12 +30,15 @@ class MappingOutput(ModelOutput):
 
 
 class MappingConfig(PreTrainedConfig):
-    """What every mapping has: the width of the embeddings and the losses it is trained with."""
+    """What every mapping has: the width of the embeddings, the losses it is trained with, and whether ridge is mixed
+    into its predictions."""
 
     keys_to_ignore_at_inference: ClassVar = ["parts"]
 
-    def __init__(self, dim: int = 384, loss: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        self.dim = dim
+    def __init__(
+        self, dim: int = 384, loss: dict[str, Any] | None = None, mixture: bool = False, **kwargs: Any
+    ) -> None:
+        self.dim, self.mixture = dim, mixture
         self.loss = LossSettings.model_validate(loss or {}).model_dump()
         super().__init__(**kwargs)
 
@@ -60,14 +63,36 @@ class MLPConfig(MappingConfig):
         super().__init__(**kwargs)
 
 
+class RidgeMixture(nn.Module):
+    """``(1 - share) · p/‖p‖ + share · r/‖r‖`` of a question's prediction ``p`` and what ridge gives,
+    ``r = q · map + shift``. Nothing of it is learned by gradients."""
+
+    map: Tensor
+    shift: Tensor
+    share: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("map", torch.zeros(dim, dim))
+        self.register_buffer("shift", torch.zeros(dim))
+        self.register_buffer("share", torch.tensor(0.0))
+
+    def forward(self, prediction: Tensor, question: Tensor) -> Tensor:
+        ridge = question @ self.map + self.shift
+        return (1 - self.share) * F.normalize(prediction, dim=-1) + self.share * F.normalize(ridge, dim=-1)
+
+
 class MappingModel(PreTrainedModel):
-    """``[B, dim] → [B, dim]`` by ``self.mapping``, with the loss where the answers are given."""
+    """``[B, dim] → [B, dim]`` by ``self.mapping`` and, once :meth:`set_ridge` was called, ``self.mixture``; with the
+    loss where the answers are given."""
 
     config: MappingConfig
     mapping: nn.Module
+    mixture: RidgeMixture | None
 
     def _complete(self) -> None:
         """The end of every subclass's constructor."""
+        self.mixture = RidgeMixture(self.config.dim) if self.config.mixture else None
         self.objective = Objective(LossSettings(**self.config.loss), self.config.dim)
         self.post_init()
 
@@ -79,19 +104,46 @@ class MappingModel(PreTrainedModel):
         counted: Tensor | None = None,
         mined: Tensor | None = None,
         mined_group: Tensor | None = None,
+        bank: Tensor | None = None,
+        bank_group: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> MappingOutput:
         """
         Args:
             question_embedding: ``[B, dim]``.
             answer_embedding: ``[B, dim]``, only for the loss.
             group: answer group of each row, ``[B]``, int64, only for the loss.
-            counted, mined, mined_group: see :class:`cube3d.losses.Objective`.
+            counted, mined, mined_group, bank, bank_group: see :class:`cube3d.losses.Objective`.
+            kept: the dimensions of each question that the correction is computed from, ``[B, dim]``, bool; None: all.
         """
-        prediction = self.mapping(question_embedding)
+        prediction = self._mixed(self._corrected(question_embedding, kept), question_embedding)
         if answer_embedding is None or group is None:
             return MappingOutput(prediction=prediction)
-        loss, parts = self.objective(prediction, answer_embedding, group, counted, mined, mined_group)
+        loss, parts = self.objective(prediction, answer_embedding, group, counted, mined, mined_group, bank, bank_group)
         return MappingOutput(loss=loss, prediction=prediction, parts=parts)
+
+    def _corrected(self, question: Tensor, kept: Tensor | None) -> Tensor:
+        """The question with the correction that the mapping finds for its kept dimensions, brought to the length of
+        all. The question itself keeps every dimension: what is dropped from it would be noise in the prediction."""
+        if kept is None:
+            return self.mapping(question)
+        seen = F.normalize(question * kept, dim=-1) * question.norm(dim=-1, keepdim=True)
+        return question + self.mapping(seen) - seen
+
+    def _mixed(self, prediction: Tensor, question: Tensor) -> Tensor:
+        return prediction if self.mixture is None else self.mixture(prediction, question)
+
+    def set_ridge(self, map: Tensor, shift: Tensor, share: float) -> None:
+        """Mixes ``q · map + shift`` into the predictions from now on. It is saved with the parameters.
+
+        Args:
+            map: ``[dim, dim]``.
+            shift: ``[dim]``.
+            share: of ridge, from 0 to 1.
+        """
+        mixture = RidgeMixture(self.config.dim)
+        mixture.load_state_dict({"map": map, "shift": shift, "share": torch.tensor(share)})
+        self.mixture, self.config.mixture = mixture.to(self.device), True
 
     def trainable(self) -> list[str]:
         """Names of the parameters that training must move."""
@@ -103,6 +155,12 @@ class MappingModel(PreTrainedModel):
     @torch.no_grad()
     def predict(self, questions: Tensor) -> Tensor:
         """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``."""
+        self.eval()
+        return torch.cat([self._mixed(self.mapping(batch), batch) for batch in questions.split(1024)])
+
+    @torch.no_grad()
+    def alone(self, questions: Tensor) -> Tensor:
+        """Like :meth:`predict`, without the mixture."""
         self.eval()
         return torch.cat([self.mapping(batch) for batch in questions.split(1024)])
 
@@ -157,7 +215,8 @@ class ResidualMLP(nn.Module):
         nn.init.zeros_(self.to_output.bias)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        scale = embedding.square().mean(dim=1, keepdim=True).sqrt()
+        mean_square = embedding.square().mean(dim=1, keepdim=True)
+        scale = mean_square.clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
         return embedding + scale * self.to_output(F.gelu(self.to_hidden(embedding / scale), approximate="tanh"))
 
 

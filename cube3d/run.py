@@ -27,12 +27,14 @@ from typing import Any
 import torch
 
 from cube3d.audit import Check, check_rollout, check_split, require
+from cube3d.baselines import ridge
 from cube3d.config import Settings, dump_settings, load_settings
 from cube3d.data import Pair, Split
 from cube3d.data.prepare import prepare
 from cube3d.data.tasks import task_mix
 from cube3d.errors import UserError
 from cube3d.files import load_json, save_json, save_text
+from cube3d.mixture import mix
 from cube3d.model import CubeConfig, CubeModel, load_model
 from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
 from cube3d.vectors import Parts, embed_parts
@@ -108,6 +110,8 @@ class Run:
         differing = [name for name, value in own.items() if model.config.cube.get(name) != value]
         if differing:
             raise UserError(f"{self.model_folder}: of another configuration: cube.{', cube.'.join(differing)} differ")
+        if model.config.mixture != (self.settings.mixture == "ridge"):
+            raise UserError(f"{self.model_folder}: of another configuration: mixture differs")
         return model
 
     def results(self, name: str) -> Any:
@@ -210,6 +214,11 @@ def train(run: Run, progress: bool = True) -> None:
         run.save_results("audit", [check.as_dict() for check in checks])
     require(checks)
     if process.is_main_process:
+        if run.settings.mixture == "ridge":
+            metric = run.settings.training.stop_on
+            share = mix(model, ridge(run.parts, residual=True), run.parts, metric)
+            if progress:
+                print(f"share of ridge: {share:g}, the best {metric} on validation", flush=True)
         model.save(run.model_folder)
 
 

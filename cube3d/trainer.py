@@ -20,7 +20,7 @@ from cube3d.audit import Check, check_each
 from cube3d.config import CurriculumSettings, TrainingSettings
 from cube3d.curriculum import competence
 from cube3d.errors import StorageError, UserError
-from cube3d.metrics import per_question, ranking_loss
+from cube3d.metrics import LOSSES, measure
 from cube3d.model import MappingModel
 from cube3d.training_pairs import TrainingPairs
 from cube3d.vectors import Part
@@ -84,18 +84,22 @@ class EpochLine(TrainerCallback):
 
 
 class MappingTrainer(Trainer):
-    """Logs each loss beside the total, follows the curriculum, and stops at a loss that is not a number."""
+    """Gives the model the negatives and the kept dimensions, logs each loss beside the total, follows the curriculum,
+    and stops at a loss that is not a number."""
 
     loss_is_scaled_for_ga = False  # a mean over the batch: the Trainer divides it by the batches of a step
 
-    def __init__(self, curriculum: CurriculumSettings, **kwargs: Any) -> None:
+    def __init__(self, curriculum: CurriculumSettings, dropout: float, bank: dict[str, Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.curriculum = curriculum
+        self.curriculum, self.dropout, self.bank = curriculum, dropout, bank
         self._parts: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         if self.curriculum.by:
             inputs["counted"] = inputs.pop("difficulty") <= self._competence()
+        if self.dropout:
+            inputs["kept"] = self._kept(inputs["question_embedding"])
+        inputs |= self.bank
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         for name, part in outputs.parts.items():
             value = part.item()
@@ -112,6 +116,12 @@ class MappingTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             return None, model(inputs["question_embedding"]).prediction, inputs["group"]
+
+    def _kept(self, questions: Tensor) -> Tensor:
+        """Drawn for the rows of all processes, of which each takes its own: their number changes nothing."""
+        rows, dim = questions.shape
+        kept = torch.rand(self.args.world_size * rows, dim) >= self.dropout
+        return kept[self.args.process_index * rows :][:rows]
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Each process writes its own; ``trainer_state.json``, which comes next, must be the last file of all."""
@@ -216,7 +226,8 @@ def _trainer(
 ) -> MappingTrainer:
     _check_reporters(settings.report_to)
     model.prepare(torch.cat([train.question, train.bank]))
-    pairs = TrainingPairs(train, settings.curriculum, model.objective.settings.negatives)
+    negatives = model.objective.settings.negatives
+    pairs = TrainingPairs(train, settings.curriculum, negatives)
     center = train.answer.mean(0)
 
     @torch.no_grad()
@@ -224,14 +235,7 @@ def _trainer(
         prediction = torch.from_numpy(outputs.predictions)
         if not prediction.isfinite().all():  # before such a model is saved
             raise UserError(f"a prediction is not a number at step {trainer.state.global_step}; training stopped")
-        total, parts = model.objective(prediction, validation.answer, validation.group)
-        values = per_question(prediction, validation, center)
-        return {
-            "loss": total.item(),
-            **{f"loss_{name}": part.item() for name, part in parts.items()},
-            "ranking_loss": ranking_loss(prediction, validation),
-            **{name: float(values[name].mean()) for name in ("mrr", "cosine", "centered_cosine")},
-        }
+        return measure(prediction, validation, center, model.objective)
 
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -251,7 +255,7 @@ def _trainer(
         save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model=settings.stop_on,
-        greater_is_better=settings.stop_on != "ranking_loss",
+        greater_is_better=settings.stop_on not in LOSSES,
         restore_callback_states_from_checkpoint=True,
         # The data set's keys are the model's arguments; nothing is to be dropped or renamed.
         remove_unused_columns=False,
@@ -269,6 +273,8 @@ def _trainer(
     arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
     trainer = MappingTrainer(
         curriculum=settings.curriculum,
+        dropout=settings.dropout,
+        bank={"bank": train.bank, "bank_group": train.bank_group} if negatives.pool == "bank" else {},
         model=model,
         args=arguments,
         train_dataset=pairs,

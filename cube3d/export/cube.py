@@ -26,6 +26,7 @@ SQUASHES = {"identity": lambda target: target, "tanh": torch.tanh}
 TABLES = {
     **dict.fromkeys(("order", "entered", "left", "neighbors"), torch.int64),
     "retention": torch.float32,
+    **dict.fromkeys(("ridge_map", "ridge_shift", "ridge_share"), torch.float32),
 }
 HUB_OPTIONS = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
 
@@ -45,7 +46,9 @@ class Cube(Module):
             - ``neighbors [seen, cells]``, int64: the cell that each cell sees at each offset, ``cells`` for none;
             - ``filters [filters, seen, C]``: weights of what is seen; without it, cells see it as it is;
             - ``hidden_weight``, ``hidden_bias``, ``head_weight``, ``head_bias``, ``log_time_constant``: of the rule;
-            - ``retention [cells, 1]``: what an absorbing boundary leaves.
+            - ``retention [cells, 1]``: what an absorbing boundary leaves;
+            - ``ridge_map [dim, dim]``, ``ridge_shift [dim]``, ``ridge_share []``: a linear prediction that is mixed in,
+              and its share; without them, none is.
     """
 
     config_keys = ["steps", "activation", "update", "squash", "step_size", "tensors"]  # noqa: RUF012
@@ -89,7 +92,11 @@ class Cube(Module):
         else:
             read = torch.einsum("bnc,ncf->bnf", left, self.readout.expand(len(self.left), -1, -1)).flatten(1)
         correction = read[:, self.order.argsort()]
-        features["sentence_embedding"] = (embedding + scale * correction).to(given.dtype)
+        prediction = embedding + scale * correction
+        if "ridge_map" in self.tensors:
+            ridge = embedding @ self.ridge_map.float() + self.ridge_shift
+            prediction = torch.lerp(F.normalize(prediction, dim=1), F.normalize(ridge, dim=1), self.ridge_share.float())
+        features["sentence_embedding"] = prediction.to(given.dtype)
         return features
 
     def step(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cube3d.errors import UserError
 from cube3d.files import replacing
+from cube3d.model import RidgeMixture
 from cube3d.run import Run
 from cube3d.teachers.alignment import Alignment
 from cube3d.teachers.transformer import TransformerTeacher
@@ -78,7 +79,7 @@ def _assemble(run: Run) -> SentenceTransformer:
     for alignment in (*run.ensemble.fusion.alignments, run.ensemble.fusion.reduction):
         if alignment is not None:
             document += [_dense(alignment), Normalize()]
-    query = [*document, plain_cube(run.model.mapping)]
+    query = [*document, plain_cube(run.model.mapping, run.model.mixture)]
     router = Router.for_query_document(query_modules=query, document_modules=document)
     return SentenceTransformer(modules=[router], device="cpu", similarity_fn_name="cosine")
 
@@ -93,8 +94,9 @@ def _dense(alignment: Alignment) -> Dense:
     return layer
 
 
-def plain_cube(cube: EmbeddingCube) -> Cube:
-    """The cube without cube_kernels: its rule in plain PyTorch, its lattice as a table."""
+def plain_cube(cube: EmbeddingCube, mixture: RidgeMixture | None = None) -> Cube:
+    """The cube without cube_kernels: its rule in plain PyTorch, its lattice as a table; and the ridge that is mixed
+    into its predictions."""
     from cube3d.export.cube import Cube
 
     rule, lattice = cube.layer.rule, cube.lattice
@@ -105,6 +107,8 @@ def plain_cube(cube: EmbeddingCube) -> Cube:
     tensors["neighbors"] = neighbor_table(lattice, own=rule.perception == "depthwise")
     depth, height, width = (torch.tensor(lattice.axis_retention(axis)) for axis in range(3))
     tensors["retention"] = torch.einsum("d,h,w->dhw", depth, height, width).float().reshape(-1, 1)
+    if mixture is not None:
+        tensors |= {f"ridge_{name}": value for name, value in mixture.named_buffers()}
     shapes = {name: list(value.shape) for name, value in tensors.items()}
     plain = Cube(cube.layer.steps, rule.activation, rule.update, str(rule.squash), rule.step_size, shapes)
     plain.load_state_dict(tensors)

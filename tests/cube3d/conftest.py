@@ -98,16 +98,19 @@ def own_cache(tmp_path_factory):
 def make_run(tiny_teacher):
     """Makes the folder of a finished run whose cube, of random weights, is not the identity; nothing is trained."""
 
-    def make(folder, pairs_file, **teacher):
+    def make(folder, pairs_file, mixture="none", **teacher):
         values = {
             "data": {"pairs": [str(pairs_file)], "validation": 0.25, "test": 0.25},
             "teachers": [{"model": str(tiny_teacher), "max_length": 64, **teacher}],
             "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
+            "mixture": mixture,
         }
         run = runs.start(folder, parse_settings(values, "test"))
         runs._write_inputs(run)
         model = runs.new_model(run)
         torch.nn.init.normal_(model.mapping.readout, std=0.1)
+        if mixture == "ridge":
+            model.set_ridge(torch.randn(16, 16), torch.randn(16), 0.5)
         model.save(run.model_folder)
         return run
 

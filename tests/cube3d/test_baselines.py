@@ -150,7 +150,8 @@ def test_the_mlp_has_as_many_times_the_cubes_parameters_as_asked_within_5_percen
 
 
 def test_parameters_of_the_losses_are_not_counted():
-    model = CubeModel(CubeConfig(dim=48, cube={"shape": [2, 2, 2], "channels": 4, "steps": 1}))
+    cube = {"shape": [2, 2, 2], "channels": 4, "steps": 1}
+    model = CubeModel(CubeConfig(dim=48, cube=cube, loss={"learn_temperature": True}))
     learned_by_losses = sum(p.numel() for p in model.objective.parameters())
     assert learned_by_losses > 0
     assert parameter_count(model) == sum(p.numel() for p in model.parameters()) - learned_by_losses

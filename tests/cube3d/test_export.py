@@ -98,6 +98,15 @@ def test_every_pooling_is_exported(pooling, make_run, pairs_file, tmp_path):
     assert_says_what_the_run_says(load(exported(run, tmp_path / "model")), run)
 
 
+def test_the_mixture_is_exported(make_run, pairs_file, tmp_path):
+    run = make_run(tmp_path / "run", pairs_file, mixture="ridge")
+    model = load(exported(run, tmp_path / "model"))
+    assert_says_what_the_run_says(model, run)
+    vectors = run.ensemble.questions(TEXTS)
+    alone, mixed = (F.normalize(predict(vectors), dim=-1) for predict in (run.model.alone, run.model.predict))
+    assert (alone - mixed).abs().max() > 0.1
+
+
 def test_a_decoder_without_a_padding_token_is_exported(make_run, pairs_file, tiny_teacher, tmp_path):
     from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
@@ -187,8 +196,8 @@ def refusal(capsys, *arguments):
 def test_an_export_that_differs_from_the_run_is_refused(run, tmp_path, capsys, monkeypatch):
     """A rule that the plain cube does not know would show like this."""
 
-    def lacks_a_step(cube):
-        plain = plain_cube(cube)
+    def lacks_a_step(cube, mixture):
+        plain = plain_cube(cube, mixture)
         plain.steps -= 1
         return plain
 
