@@ -47,7 +47,7 @@ def parameters(model):
 
 @pytest.mark.parametrize("make", [new_model, lambda: MLPModel(MLPConfig(dim=DIM, hidden=8))], ids=["cube", "mlp"])
 def test_training_lowers_the_loss_and_passes_its_audit(make, parts, tmp_path):
-    trained = train(make(), parts, tmp_path)
+    trained = train(make(), parts, tmp_path, SETTINGS.model_copy(update={"epochs": 12}))
     assert losses(trained)[-1] < 0.8 * losses(trained)[0]
     assert all(check.passed for check in trained.checks), trained.checks
     last = [entry for entry in trained.history if "loss" in entry][-1]

@@ -135,7 +135,7 @@ def test_values_that_do_not_go_together_are_a_row_with_the_reason(base_file, tmp
     assert main(["ablate", "--plan", str(plan), "--config", str(base_file), "--out", str(tmp_path / "a")]) == 0
     rows = {row["name"]: row for row in load(tmp_path / "a" / "results.json")["changes"]}
     assert "choose 'hard' needs a count" in rows["loss.negatives.choose=hard"]["infeasible"]
-    assert rows['loss.negatives={"pool": "batch", "memory": 4}']["differences"]
+    assert rows['loss.negatives={"memory": 4, "pool": "batch"}']["differences"]
 
 
 @pytest.mark.parametrize(

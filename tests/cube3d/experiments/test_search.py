@@ -300,7 +300,7 @@ def test_a_change_that_gets_lost_on_the_way_to_the_run_ends_the_search(
     message = refusal(
         capsys, "search", "--plan", write_plan(tmp_path), "--config", base_file, "--out", tmp_path / "search"
     )
-    assert "training.learning_rate: set to 0.01, but the run has 0.003" in message
+    assert "training.learning_rate: set to 0.01, but the run has 0.002" in message
     assert not quick_training
 
 
