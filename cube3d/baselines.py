@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from cube3d.config import Settings
 from cube3d.data.tasks import task_mix
 from cube3d.methods import Method
 from cube3d.metrics import ranks
+from cube3d.mixture import mix
 from cube3d.model import CubeConfig, CubeModel, MappingModel, MLPConfig, MLPModel, load_model
 from cube3d.vectors import Part, Parts
 
@@ -22,6 +23,22 @@ Predictor = Callable[[Tensor], Tensor]
 CUBE = "cube"
 IDENTITY = "identity"
 MEAN_ANSWER = "mean answer"
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """``q · map + shift``, computed in float64, in the precision of the question.
+
+    Attributes:
+        map: ``[dim, dim]``, float64.
+        shift: ``[dim]``, float64.
+    """
+
+    map: Tensor
+    shift: Tensor
+
+    def __call__(self, questions: Tensor) -> Tensor:
+        return (questions.double() @ self.map + self.shift).to(questions.dtype)
 
 
 RIDGE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -38,7 +55,7 @@ def mean_answer(train: Part) -> Predictor:
     return lambda questions: center.expand_as(questions)
 
 
-def ridge(parts: Parts, residual: bool) -> Predictor:
+def ridge(parts: Parts, residual: bool) -> Linear:
     """Linear least squares with an L2 penalty and an intercept, from the question to the answer or (residual)
     to what the answer adds to the question; the penalty with the best validation MRR
     (Hoerl and Kennard, 1970)."""
@@ -47,14 +64,10 @@ def ridge(parts: Parts, residual: bool) -> Predictor:
     x_mean, y_mean = x.mean(0), y.mean(0)
     gram, cross = (x - x_mean).T @ (x - x_mean), (x - x_mean).T @ (y - y_mean)
 
-    def fitted(penalty: float) -> Predictor:
-        weight = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype), cross)
-
-        def predict(questions: Tensor) -> Tensor:
-            q = questions.double()
-            return ((q - x_mean) @ weight + y_mean + (q if residual else 0)).to(questions.dtype)
-
-        return predict
+    def fitted(penalty: float) -> Linear:
+        eye = torch.eye(len(gram), dtype=gram.dtype)
+        weight = torch.linalg.solve(gram + penalty * eye, cross)
+        return Linear(weight + eye if residual else weight, y_mean - x_mean @ weight)
 
     def validation_mrr(predict: Predictor) -> float:
         return (1 / ranks(predict(parts.validation.question), parts.validation)).mean().item()
@@ -75,15 +88,20 @@ def shuffled(train: Part, seed: int) -> Part:
 
 
 def sized_mlp(cube: CubeModel, times: int) -> MLPConfig:
-    """The residual perceptron with about ``times`` as many parameters as the cube."""
-    count = times * parameter_count(cube)
+    """The residual perceptron with about ``times`` as many parameters as the cube, ridge left aside."""
+    count = times * mapping_size(cube)
     dim = cube.config.dim
     return MLPConfig(dim=dim, hidden=max(1, round((count - dim) / (2 * dim + 1))), loss=cube.config.loss)
 
 
 def parameter_count(model: MappingModel) -> int:
-    """Learned numbers between question and prediction. Those of the losses do not count, nor a rule's that no step
-    applies."""
+    """Fitted numbers between question and prediction: the mapping's and those of the ridge that is mixed in."""
+    fitted = 0 if model.mixture is None else sum(buffer.numel() for buffer in model.mixture.buffers())
+    return mapping_size(model) + fitted
+
+
+def mapping_size(model: MappingModel) -> int:
+    """Learned numbers of the mapping. Those of the losses do not count, nor a rule's that no step applies."""
     return sum(model.get_parameter(name).numel() for name in model.trainable() if name.startswith("mapping."))
 
 
@@ -97,21 +115,30 @@ def _of_vectors(predict: Predictor, parameters: int) -> Method:
     return Method(lambda part: predict(part.question), parameters)
 
 
+def rows(name: str, model: MappingModel) -> dict[str, Method]:
+    """The model's row of the tables, and where ridge is mixed in, that of its mapping alone."""
+    methods = {name: Method(model.predict, parameter_count(model))}
+    if model.mixture is not None:
+        methods[f"{name} alone"] = _of_vectors(model.alone, mapping_size(model))
+    return methods
+
+
 def trained_baselines(
     cube: CubeModel, parts: Parts, settings: Settings, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Method]:
-    """The baselines that are trained exactly as the cube was: same losses, schedule, data order and early
-    stopping. What is in the folder already is loaded.
+    """The baselines that are trained exactly as the cube was: same losses, schedule, data order, early
+    stopping and mixture. What is in the folder already is loaded.
 
     - ``lattice off``: lift and readout without a rollout between.
     - ``MLP``, ``MLP x4``: residual perceptrons of the cube's size and of four times that.
-    - ``shuffled pairs``: the same cube on training pairs whose answers were exchanged.
+    - ``shuffled pairs``: the same cube on training pairs whose answers were exchanged, and ridge with it.
     """
+    same = CubeConfig(dim=cube.config.dim, cube=cube.config.cube, loss=cube.config.loss)
     jobs: Sequence[tuple[str, type[MappingModel], CubeConfig | MLPConfig, Part]] = (
         ("lattice off", CubeModel, lattice_off(cube), parts.train),
         ("MLP", MLPModel, sized_mlp(cube, 1), parts.train),
         ("MLP x4", MLPModel, sized_mlp(cube, 4), parts.train),
-        ("shuffled pairs", CubeModel, cube.config, shuffled(parts.train, settings.seed)),
+        ("shuffled pairs", CubeModel, same, shuffled(parts.train, settings.seed)),
     )
     methods: dict[str, Method] = {}
     for name, kind, config, train in jobs:
@@ -130,9 +157,11 @@ def trained_baselines(
                 folder / f".{saved.name}-training",
                 settings.seed,
             )
+            if settings.mixture == "ridge":
+                of_these = replace(parts, train=train)
+                mix(model, ridge(of_these, residual=True), of_these, settings.training.stop_on)
             model.save(saved)
-        loaded = load_model(kind, saved)
-        methods[name] = Method(loaded.predict, parameter_count(loaded))
+        methods |= rows(name, load_model(kind, saved))
     return methods
 
 

@@ -177,12 +177,14 @@ class CubeSettings(LatticeSettings):
     """The cube that carries a question's embedding to its answer's."""
 
     shape: list[int] = Field([2, 2, 2], min_length=3, max_length=3)
-    channels: int = 32
+    channels: int = 16
     neighborhood: str | list[Offset] = "von_neumann"
     radius: int = 1
     filters: int = 1
     hidden: int = 64
-    lift: Literal["per_cell", "shared"] = "per_cell"
+    lift: Literal["per_cell", "shared", "dense"] = "dense"
+    """A map of each cell's own dimensions to its channels, one such map for all cells, or one of all dimensions to all
+    cells."""
     input: Literal["volume", "front", "back", "corners"] = "volume"
     """Where the question enters: everywhere, the first or the last slice along D, or the corners."""
     output: Literal["volume", "front", "back", "corners"] = "volume"
@@ -196,11 +198,20 @@ class CubeSettings(LatticeSettings):
     def _fits(self) -> CubeSettings:
         self.whole_lattice()
         self.rule()
+        if self.lift == "dense" and self.placement == "correlation":
+            raise ValueError(
+                "placement 'correlation' lays dimensions on cells; with lift 'dense' each cell sees them all: take "
+                "'per_cell' or 'shared'"
+            )
         return self
 
     def whole_lattice(self) -> Lattice:
         depth, height, width = self.shape
         return self.lattice((depth, height, width))
+
+
+HEADS = 4
+"""Of a transformer's layer in the lattice's place."""
 
 
 class ReaderSettings(LatticeSettings):
@@ -232,8 +243,6 @@ class ReaderSettings(LatticeSettings):
     hidden: int = 128
     token_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the tokens that training leaves out."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the dimensions of a text's token vectors that training leaves out."""
 
     @model_validator(mode="after")
     def _fits(self) -> ReaderSettings:
@@ -242,6 +251,8 @@ class ReaderSettings(LatticeSettings):
         self.rule()
         if self.context != "lattice" and self.cells != [1, 1]:
             raise ValueError(f"cells is {self.cells}, but the context is {self.context!r}; only a lattice has cells")
+        if self.context == "transformer" and self.channels % HEADS:
+            raise ValueError(f"channels is {self.channels}; a transformer's layer has {HEADS} heads: take a multiple")
         return self
 
 
@@ -253,6 +264,13 @@ class TextSettings(Section):
     JSONL with a "text", dictionaries of dictd (.dict, .dict.dz). What says a held-out text is left out."""
     count: int | None = Field(8000, ge=2)
     """Texts beside those of the pairs, from each source as many as from the others; null: all."""
+
+    @model_validator(mode="after")
+    def _different(self) -> TextSettings:
+        repeated = sorted({source for source in self.sources if self.sources.count(source) > 1})
+        if repeated or not self.sources:
+            raise ValueError(f"sources repeat {repeated[0]!r}" if repeated else "sources are empty: name some")
+        return self
 
 
 class DistillationSettings(Section):
@@ -290,14 +308,16 @@ class TuningSettings(Section):
 class NegativeSettings(Section):
     """Wrong answers that InfoNCE and the triplet loss push away from."""
 
+    pool: Literal["bank", "batch"] = "bank"
+    """The candidates: all distinct answers of the training part, or the batch's, the mined ones and the memory's."""
     choose: Literal["all", "random", "hard", "semi_hard"] = "all"
-    """Which of the candidates count: the batch's answers, the mined ones and the memory's."""
+    """Which of the candidates count."""
     count: int | None = Field(None, ge=1)
     """Candidates that count for each pair; null takes all that qualify."""
     mined: int = Field(0, ge=0)
-    """Wrong training answers nearest to each question by the teacher, added to its batch."""
+    """Wrong training answers nearest to each question by the teacher, added to its batch; for the pool "batch"."""
     memory: int = Field(0, ge=0)
-    """Answers of earlier batches that are kept as candidates."""
+    """Answers of earlier batches that are kept as candidates; for the pool "batch"."""
     ceiling: float | None = Field(None, gt=-1, lt=1)
     """Teacher's cosine with the true answer above which a candidate passes for a right answer; null: none does."""
 
@@ -307,13 +327,16 @@ class NegativeSettings(Section):
             raise ValueError(f"choose {self.choose!r} needs a count")
         if self.choose == "all" and self.count is not None:
             raise ValueError(f"choose 'all' takes no count, got {self.count}; valid with one: random, hard, semi_hard")
+        for name in ("mined", "memory"):
+            if self.pool == "bank" and getattr(self, name):
+                raise ValueError(f"{name} adds answers to those of a batch, and pool 'bank' has all; set pool: batch")
         return self
 
 
 class LossSettings(Section):
     """Weights of the losses by their names, and what the losses take."""
 
-    cosine: float = Field(1.0, ge=0)
+    cosine: float = Field(8.0, ge=0)
     """Cosine distance to the true answer."""
     mse: float = Field(0.0, ge=0)
     """Squared distance to the true answer."""
@@ -325,8 +348,10 @@ class LossSettings(Section):
     """Predictions of different answers spread evenly."""
     distillation: float = Field(0.0, ge=0)
     """Predictions as near to each other as their answers are."""
-    temperature: float = Field(0.1, gt=0)
-    """Where the learned temperature of InfoNCE starts."""
+    temperature: float = Field(0.07, gt=0)
+    """Of InfoNCE."""
+    learn_temperature: bool = False
+    """Learn the temperature, from there on."""
     margin: float = Field(0.2, gt=0, le=2)
     """Of the triplet loss and of semi-hard negatives, in cosine."""
     distillation_temperature: float = Field(3.0, gt=0)
@@ -366,20 +391,23 @@ class CurriculumSettings(Section):
 
 
 class TrainingSettings(Section):
-    epochs: int = Field(40, ge=1)
-    batch_size: int = Field(64, ge=2)
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(128, ge=2)
     """Pairs of a batch, of all processes together."""
     accumulation: int = Field(1, ge=1)
     """Batches whose gradients are averaged into one step. Each has its own negatives."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the cube's arithmetic (autocast); its parameters and the losses stay in float32."""
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of a question's dimensions that its correction does not see in a training step, drawn anew each time."""
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises; it falls along a half cosine after."""
     max_grad_norm: float = Field(1.0, gt=0)
-    stop_on: Literal["ranking_loss", "mrr", "cosine", "centered_cosine"] = "ranking_loss"
-    """Validation metric of the best epoch, whose model is kept."""
+    stop_on: Literal["loss", "ranking_loss", "mrr", "cosine", "centered_cosine"] = "loss"
+    """Validation metric of the best epoch, whose model is kept, and of the best share of a mixture: the sum of the
+    losses, the likelihood of the true answer in the validation bank, or one of the table's."""
     patience: int = Field(10, ge=1)
     """Epochs without a better value of it after which training stops."""
     curriculum: CurriculumSettings = CurriculumSettings()
@@ -388,8 +416,15 @@ class TrainingSettings(Section):
 
 
 READER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "training": {"epochs": 20, "batch_size": 128, "learning_rate": 3e-4, "patience": 6},
-    "loss": {"temperature": 0.05},
+    "training": {
+        "epochs": 20,
+        "dropout": 0.0,
+        "learning_rate": 3e-4,
+        "weight_decay": 0.01,
+        "stop_on": "ranking_loss",
+        "patience": 6,
+    },
+    "loss": {"cosine": 1.0, "temperature": 0.05},
 }
 """Where the tuning of a reader differs from the training of a mapping."""
 
@@ -411,6 +446,9 @@ class Settings(Section):
     cube: CubeSettings = CubeSettings()
     loss: LossSettings = LossSettings()
     training: TrainingSettings = TrainingSettings()
+    mixture: Literal["none", "ridge"] = "ridge"
+    """What the trained predictions are mixed with, the cube's and the baselines': nothing, or residual ridge, at the
+    share that is best by ``training.stop_on``."""
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube3d.baselines import CUBE, baselines, parameter_count
+from cube3d.baselines import CUBE, baselines, rows
 from cube3d.config import differences
 from cube3d.data import normalized
 from cube3d.errors import UserError
@@ -69,7 +69,8 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
     center = parts.train.answer.mean(0)
     own = {name: test if method.bank is None else method.bank(test) for name, method in methods.items()}
     predictions = {name: method.predict(test) for name, method in methods.items()}
-    say("measuring speeds")
+    if any(method.read for method in methods.values()):
+        say("measuring speeds")
     speeds = measure_speeds(methods, list(dict.fromkeys(test.text)))
     label: dict[int, str] = {}
     for group, pair in zip(test.group.tolist(), test.pairs, strict=True):
@@ -113,7 +114,7 @@ def all_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
     model = run.model
     assert isinstance(model, CubeModel)
     return {
-        CUBE: Method(model.predict, parameter_count(model)),
+        **rows(CUBE, model),
         **baselines(model, run.parts, run.settings, run.baselines_folder, say),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,6 +63,34 @@ def per_question(prediction: Tensor, part: Part, center: Tensor) -> dict[str, Fl
 
 
 METRICS = ("cosine", "centered_cosine", "mrr", "recall@1", "recall@5", "recall@10")
+
+
+LOSSES = ("loss", "ranking_loss")
+"""Of what :func:`measure` gives, those that are better the lower they are."""
+
+
+@torch.no_grad()
+def measure(
+    prediction: Tensor,
+    part: Part,
+    center: Tensor,
+    objective: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]],
+) -> dict[str, float]:
+    """What training and a mixture are chosen by on the validation part: ``loss`` and each loss by its name, measured
+    on the whole part, ``ranking_loss``, and the means of ``mrr``, ``cosine`` and ``centered_cosine``.
+
+    Args:
+        prediction, part, center: see :func:`per_question`.
+        objective: in evaluation, so that every answer of another group is a negative.
+    """
+    total, parts = objective(prediction, part.answer, part.group)
+    values = per_question(prediction, part, center)
+    return {
+        "loss": total.item(),
+        **{f"loss_{name}": loss.item() for name, loss in parts.items()},
+        "ranking_loss": ranking_loss(prediction, part),
+        **{name: float(values[name].mean()) for name in ("mrr", "cosine", "centered_cosine")},
+    }
 
 
 def anisotropy(prediction: Tensor) -> float:

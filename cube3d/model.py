@@ -43,7 +43,15 @@ class AnswerConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-class CubeConfig(AnswerConfig):
+class MappingConfig(AnswerConfig):
+    """Adds whether ridge is mixed into the predictions."""
+
+    def __init__(self, mixture: bool = False, **kwargs: Any) -> None:
+        self.mixture = mixture
+        super().__init__(**kwargs)
+
+
+class CubeConfig(MappingConfig):
     """Adds the cube's settings, as in the run's configuration."""
 
     model_type = "cube3d"
@@ -53,7 +61,7 @@ class CubeConfig(AnswerConfig):
         super().__init__(**kwargs)
 
 
-class MLPConfig(AnswerConfig):
+class MLPConfig(MappingConfig):
     """Adds the width of the hidden layer."""
 
     model_type = "cube3d_mlp"
@@ -85,6 +93,8 @@ class AnswerModel(PreTrainedModel):
         counted: Tensor | None = None,
         mined: Tensor | None = None,
         mined_group: Tensor | None = None,
+        bank: Tensor | None = None,
+        bank_group: Tensor | None = None,
     ) -> AnswerOutput:
         """The end of every subclass's forward pass.
 
@@ -92,12 +102,17 @@ class AnswerModel(PreTrainedModel):
             prediction: ``[B, dim]``.
             answer_embedding: ``[B, dim]``, only for the loss.
             group: answer group of each row, ``[B]``, int64, only for the loss.
-            counted, mined, mined_group: see :class:`cube3d.losses.Objective`.
+            counted, mined, mined_group, bank, bank_group: see :class:`cube3d.losses.Objective`.
         """
         if answer_embedding is None or group is None:
             return AnswerOutput(prediction=prediction)
-        loss, parts = self.objective(prediction, answer_embedding, group, counted, mined, mined_group)
+        loss, parts = self.objective(prediction, answer_embedding, group, counted, mined, mined_group, bank, bank_group)
         return AnswerOutput(loss=loss, prediction=prediction, parts=parts)
+
+    @property
+    def input_width(self) -> int:
+        """How many dimensions training drops some of (``kept``)."""
+        return self.config.dim
 
     def inputs(self, part: Part) -> Sequence[dict[str, Tensor]]:
         """What the forward pass takes of each question of a part, by the names of its arguments."""
@@ -128,18 +143,68 @@ class AnswerModel(PreTrainedModel):
         self.save_pretrained(folder)
 
 
+class RidgeMixture(nn.Module):
+    """``(1 - share) · p/‖p‖ + share · r/‖r‖`` of a question's prediction ``p`` and what ridge gives,
+    ``r = q · map + shift``. Nothing of it is learned by gradients."""
+
+    map: Tensor
+    shift: Tensor
+    share: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("map", torch.zeros(dim, dim))
+        self.register_buffer("shift", torch.zeros(dim))
+        self.register_buffer("share", torch.tensor(0.0))
+
+    def forward(self, prediction: Tensor, question: Tensor) -> Tensor:
+        ridge = question @ self.map + self.shift
+        return (1 - self.share) * F.normalize(prediction, dim=-1) + self.share * F.normalize(ridge, dim=-1)
+
+
 class MappingModel(AnswerModel):
-    """``[B, dim] → [B, dim]`` by ``self.mapping``."""
+    """``[B, dim] → [B, dim]`` by ``self.mapping`` and, once :meth:`set_ridge` was called, ``self.mixture``."""
 
+    config: MappingConfig
     mapping: nn.Module
+    mixture: RidgeMixture | None
 
-    def forward(self, question_embedding: Tensor, **labels: Tensor | None) -> AnswerOutput:
+    def _complete(self) -> None:
+        self.mixture = RidgeMixture(self.config.dim) if self.config.mixture else None
+        super()._complete()
+
+    def forward(self, question_embedding: Tensor, kept: Tensor | None = None, **labels: Tensor | None) -> AnswerOutput:
         """
         Args:
             question_embedding: ``[B, dim]``.
+            kept: the dimensions of each question that the correction is computed from, ``[B, dim]``, bool; None: all.
             labels: see :meth:`complete`.
         """
-        return self.complete(self.mapping(question_embedding), **labels)
+        prediction = self._mixed(self._corrected(question_embedding, kept), question_embedding)
+        return self.complete(prediction, **labels)
+
+    def _corrected(self, question: Tensor, kept: Tensor | None) -> Tensor:
+        """The question with the correction that the mapping finds for its kept dimensions, brought to the length of
+        all. The question itself keeps every dimension: what is dropped from it would be noise in the prediction."""
+        if kept is None:
+            return self.mapping(question)
+        seen = F.normalize(question * kept, dim=-1) * question.norm(dim=-1, keepdim=True)
+        return question + self.mapping(seen) - seen
+
+    def _mixed(self, prediction: Tensor, question: Tensor) -> Tensor:
+        return prediction if self.mixture is None else self.mixture(prediction, question)
+
+    def set_ridge(self, map: Tensor, shift: Tensor, share: float) -> None:
+        """Mixes ``q · map + shift`` into the predictions from now on. It is saved with the parameters.
+
+        Args:
+            map: ``[dim, dim]``.
+            shift: ``[dim]``.
+            share: of ridge, from 0 to 1.
+        """
+        mixture = RidgeMixture(self.config.dim)
+        mixture.load_state_dict({"map": map, "shift": shift, "share": torch.tensor(share)})
+        self.mixture, self.config.mixture = mixture.to(self.device), True
 
     def inputs(self, part: Part) -> Sequence[dict[str, Tensor]]:
         return [{"question_embedding": vector} for vector in part.question]
@@ -150,6 +215,12 @@ class MappingModel(AnswerModel):
     @torch.no_grad()
     def map(self, questions: Tensor) -> Tensor:
         """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``."""
+        self.eval()
+        return torch.cat([self._mixed(self.mapping(batch), batch) for batch in questions.split(1024)])
+
+    @torch.no_grad()
+    def alone(self, questions: Tensor) -> Tensor:
+        """Like :meth:`map`, without the mixture."""
         self.eval()
         return torch.cat([self.mapping(batch) for batch in questions.split(1024)])
 
@@ -199,7 +270,8 @@ class ResidualMLP(nn.Module):
         nn.init.zeros_(self.to_output.bias)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        scale = embedding.square().mean(dim=1, keepdim=True).sqrt()
+        mean_square = embedding.square().mean(dim=1, keepdim=True)
+        scale = mean_square.clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
         return embedding + scale * self.to_output(F.gelu(self.to_hidden(embedding / scale), approximate="tanh"))
 
 

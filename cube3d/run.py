@@ -34,12 +34,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cube3d.audit import Check, check_reading, check_rollout, check_split, check_texts, require
+from cube3d.baselines import ridge
 from cube3d.config import Settings, dump_settings, load_settings
 from cube3d.data import Pair, Split
 from cube3d.data.prepare import prepare
 from cube3d.data.tasks import task_mix
 from cube3d.errors import UserError
 from cube3d.files import load_json, replacing, save_json, save_text
+from cube3d.mixture import mix
 from cube3d.model import AnswerModel, CubeConfig, CubeModel, load_model
 from cube3d.reader.model import ReaderModel
 from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
@@ -126,6 +128,8 @@ class Run:
         differing = [f"{section}.{name}" for name, value in own.items() if saved.get(name) != value]
         if differing:
             raise UserError(f"{self.model_folder}: of another configuration: {', '.join(differing)} differ")
+        if isinstance(model, CubeModel) and model.config.mixture != (self.settings.mixture == "ridge"):
+            raise UserError(f"{self.model_folder}: of another configuration: mixture differs")
         return model
 
     @property
@@ -286,6 +290,11 @@ def train(run: Run, progress: bool = True) -> None:
         run.save_results("audit", [check.as_dict() for check in checks])
     require(checks)
     if process.is_main_process:
+        if isinstance(model, CubeModel) and run.settings.mixture == "ridge":
+            metric = run.settings.training.stop_on
+            share = mix(model, ridge(run.parts, residual=True), run.parts, metric)
+            if progress:
+                print(f"share of ridge: {share:g}, the best {metric} on validation", flush=True)
         run.save_answers()
         model.save(run.model_folder)
 

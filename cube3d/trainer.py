@@ -21,7 +21,7 @@ from cube3d.audit import Check, check_each
 from cube3d.config import CurriculumSettings, TrainingSettings
 from cube3d.curriculum import competence
 from cube3d.errors import StorageError, UserError
-from cube3d.metrics import per_question, ranking_loss
+from cube3d.metrics import LOSSES, measure
 from cube3d.model import AnswerModel
 from cube3d.progress import Progress
 from cube3d.training_pairs import TrainingPairs
@@ -146,8 +146,7 @@ class CheckpointingTrainer(Trainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         if self._groups is None:
             return super().create_optimizer(*args, **kwargs)
-        if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(self._groups, fused=True)
+        self.optimizer = torch.optim.AdamW(self._groups, fused=True)
         return self.optimizer
 
     def note(self, parts: Mapping[str, Tensor]) -> None:
@@ -184,15 +183,28 @@ class CheckpointingTrainer(Trainer):
 
 
 class AnswerTrainer(CheckpointingTrainer):
-    """Learns from pairs: follows the curriculum, and adds what is minimized beside them."""
+    """Learns from pairs: gives the model the negatives and the kept dimensions, follows the curriculum, and adds what
+    is minimized beside them."""
 
-    def __init__(self, curriculum: CurriculumSettings, beside: Beside | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        curriculum: CurriculumSettings,
+        dropout: float,
+        width: int,
+        bank: dict[str, Tensor],
+        beside: Beside | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None if beside is None else beside.groups, **kwargs)
-        self.curriculum, self.beside = curriculum, beside
+        self.curriculum, self.dropout, self.width = curriculum, dropout, width
+        self.bank, self.beside = bank, beside
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         if self.curriculum.by:
             inputs["counted"] = inputs.pop("difficulty") <= self._competence()
+        if self.dropout:
+            inputs["kept"] = self._kept(len(inputs["group"]))
+        inputs |= self.bank
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         self.note(outputs.parts)
         if self.beside is not None and model.training:
@@ -211,6 +223,11 @@ class AnswerTrainer(CheckpointingTrainer):
         del inputs["answer_embedding"]
         with torch.no_grad():
             return None, model(**inputs).prediction, group
+
+    def _kept(self, rows: int) -> Tensor:
+        """Drawn for the rows of all processes, of which each takes its own: their number changes nothing."""
+        kept = torch.rand(self.args.world_size * rows, self.width) >= self.dropout
+        return kept[self.args.process_index * rows :][:rows]
 
     def _competence(self) -> float:
         return competence(self.state.global_step / self.state.max_steps, self.curriculum)
@@ -307,7 +324,8 @@ def _trainer(
 ) -> AnswerTrainer:
     _check_reporters(settings.report_to)
     model.prepare(torch.cat([train.question, train.bank]))
-    pairs = TrainingPairs(model.inputs(train), train, settings.curriculum, model.objective.settings.negatives)
+    negatives = model.objective.settings.negatives
+    pairs = TrainingPairs(model.inputs(train), train, settings.curriculum, negatives)
     center = train.answer.mean(0)
 
     @torch.no_grad()
@@ -315,14 +333,7 @@ def _trainer(
         prediction = torch.from_numpy(outputs.predictions)
         if not prediction.isfinite().all():  # before such a model is saved
             raise UserError(f"a prediction is not a number at step {trainer.state.global_step}; training stopped")
-        total, parts = model.objective(prediction, validation.answer, validation.group)
-        values = per_question(prediction, validation, center)
-        return {
-            "loss": total.item(),
-            **{f"loss_{name}": part.item() for name, part in parts.items()},
-            "ranking_loss": ranking_loss(prediction, validation),
-            **{name: float(values[name].mean()) for name in ("mrr", "cosine", "centered_cosine")},
-        }
+        return measure(prediction, validation, center, model.objective)
 
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -342,7 +353,7 @@ def _trainer(
         save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model=settings.stop_on,
-        greater_is_better=settings.stop_on != "ranking_loss",
+        greater_is_better=settings.stop_on not in LOSSES,
         restore_callback_states_from_checkpoint=True,
         # The data set's keys are the model's arguments; nothing is to be dropped or renamed.
         remove_unused_columns=False,
@@ -360,6 +371,9 @@ def _trainer(
     arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
     trainer = AnswerTrainer(
         curriculum=settings.curriculum,
+        dropout=settings.dropout,
+        width=model.input_width,
+        bank={"bank": train.bank, "bank_group": train.bank_group} if negatives.pool == "bank" else {},
         beside=beside,
         model=model,
         args=arguments,

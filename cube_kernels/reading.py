@@ -151,6 +151,8 @@ class TokenReading(nn.Module):
         values = tokens.to(torch.promote_types(tokens.dtype, torch.float32)).masked_fill(padding, 0)
         logits = values.new_zeros(mask.shape) if log_weight is None else log_weight.to(values.dtype)
         counted = mask if log_weight is None else mask & (logits != -torch.inf)
+        scale: Tensor | None = None
+        leaving: Tensor | None = None
         if self.context is not None and self.lift is not None and self.read is not None:
             tiny = torch.finfo(values.dtype).tiny
             mean_square = values.square().mean(dim=2, keepdim=True)
@@ -164,16 +166,20 @@ class TokenReading(nn.Module):
             if leaving.shape != wanted:
                 raise ValueError(f"{owner}: the context returned shape {list(leaving.shape)}; expected {list(wanted)}")
             # What a context leaves in padding may be anything, and zero times NaN is NaN.
-            seen = self.read(leaving.masked_fill(padding, 0))
-            # Slices: of a split, Inductor (torch 2.13) has computed wrong gradients on the CPU.
-            values = values + scale * seen[..., : self.dim]
-            logits = logits + seen[..., self.dim]
+            leaving = leaving.masked_fill(padding, 0)
+            # A sum: Inductor makes another graph of a product with one column, and autocast would round it.
+            logits = logits + (leaving * self.read.weight[self.dim]).sum(dim=2) + self.read.bias[self.dim]
         # Zeros where nothing counts: a softmax over nothing but -inf is NaN, and so is its gradient. Nobody would see
         # them, but anomaly detection stops there.
         logits = logits.masked_fill(~counted, -torch.inf).masked_fill(~counted.any(dim=1, keepdim=True), 0)
-        weights = logits.softmax(dim=1).masked_fill(~counted, 0)
+        weights = logits.softmax(dim=1).masked_fill(~counted, 0)[..., None]
         # Not a matrix product, which autocast rounds.
-        mean = (weights[..., None] * values).sum(dim=1)
+        mean = (weights * values).sum(dim=1)
+        if leaving is not None and scale is not None and self.read is not None:
+            # What is read of a mean is the mean of what is read, and takes one product a text instead of one a token.
+            scaled = weights * scale
+            change = F.linear((scaled * leaving).sum(dim=1).to(tokens.dtype), self.read.weight[: self.dim])
+            mean = mean + change + scaled.sum(dim=1) * self.read.bias[: self.dim]
         return self.to_output(mean.to(tokens.dtype))
 
     def extra_repr(self) -> str:

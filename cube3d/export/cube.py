@@ -90,28 +90,43 @@ class Cube(Cells):
 
     - ``order [dim]``, int64: the dimension that takes each place; ``entered``, ``left``, int64: the cells where the
       embedding enters the lattice and leaves it;
-    - ``lift [1 or entered, f, C]``, ``position [cells, C]``, ``readout [1 or left, C, f]``;
+    - ``lift [1 or entered, f, C]``, ``position [cells, C]``, ``readout [1 or left, C, f]``; or, dense,
+      ``lift [dim, entered·C]`` and ``readout [left·C, dim]``;
     - ``neighbors [seen, cells]``, int64: the cell that each cell sees at each offset, ``cells`` for none;
     - ``filters [P, seen, C]``: weights of what is seen; without it, cells see it as it is;
-    - ``retention [cells, 1]``: what an absorbing boundary leaves.
+    - ``retention [cells, 1]``: what an absorbing boundary leaves;
+    - ``ridge_map [dim, dim]``, ``ridge_shift [dim]``, ``ridge_share []``: a linear prediction that is mixed in, and its
+      share; without them, none is.
     """
 
-    optional = ("filters", "log_time_constant")
+    optional = ("filters", "log_time_constant", "ridge_map", "ridge_shift", "ridge_share")
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        embedding = features["sentence_embedding"]
+        given = features["sentence_embedding"]
+        embedding = given.float()
         scale = embedding.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
-        placed = (embedding / scale)[:, self.order].unflatten(1, (len(self.entered), -1))
-        lifted = torch.einsum("bnf,nfc->bnc", placed, self.lift.expand(len(self.entered), -1, -1))
+        placed = (embedding / scale).to(self.lift.dtype)[:, self.order]
+        if self.lift.dim() == 2:
+            lifted = (placed @ self.lift).unflatten(1, (len(self.entered), -1))
+        else:
+            cells = placed.unflatten(1, (len(self.entered), -1))
+            lifted = torch.einsum("bnf,nfc->bnc", cells, self.lift.expand(len(self.entered), -1, -1))
         x = self.position.repeat(len(embedding), 1, 1).index_add(1, self.entered, lifted)
         for _ in range(self.steps):
             seen = F.pad(x, (0, 0, 0, 1))[:, self.neighbors]  # one more cell, of zeros: what lies outside
             weighted = self.filters is not None
             percepts = torch.einsum("bonc,poc->bnpc", seen, self.filters) if weighted else seen.transpose(1, 2)
             x = self.updated(x, percepts.flatten(2)) * self.retention
-        read = torch.einsum("bnc,ncf->bnf", x[:, self.left], self.readout.expand(len(self.left), -1, -1))
-        correction = read.flatten(1)[:, self.order.argsort()]
-        features["sentence_embedding"] = embedding + scale * correction
+        left = x[:, self.left]
+        if self.readout.dim() == 2:
+            read = left.flatten(1) @ self.readout
+        else:
+            read = torch.einsum("bnc,ncf->bnf", left, self.readout.expand(len(self.left), -1, -1)).flatten(1)
+        prediction = embedding + scale * read[:, self.order.argsort()]
+        if self.ridge_map is not None:
+            ridge = embedding @ self.ridge_map.float() + self.ridge_shift
+            prediction = torch.lerp(F.normalize(prediction, dim=1), F.normalize(ridge, dim=1), self.ridge_share.float())
+        features["sentence_embedding"] = prediction.to(given.dtype)
         return features
 
     def get_embedding_dimension(self) -> int:

@@ -19,6 +19,7 @@ from cube_kernels.lattice import OUTSIDE
 
 if TYPE_CHECKING:
     from cube3d.export.cube import Cube, Reader
+    from cube3d.model import RidgeMixture
     from cube3d.reader.model import ReaderModel
 
 OF_A_STEP = ("activation", "update", "squash", "step_size")
@@ -28,8 +29,9 @@ OF_SHAPES = ("perception", "filters", "hidden")
 """Those that show in the shapes of its tensors."""
 
 
-def plain_cube(cube: EmbeddingCube) -> Cube:
-    """The cube without cube_kernels: its rule in plain PyTorch, its lattice as a table.
+def plain_cube(cube: EmbeddingCube, mixture: RidgeMixture | None = None) -> Cube:
+    """The cube without cube_kernels: its rule in plain PyTorch, its lattice as a table; and the ridge that is mixed
+    into its predictions.
 
     Raises:
         UserError: see :func:`plain_rule`.
@@ -46,6 +48,8 @@ def plain_cube(cube: EmbeddingCube) -> Cube:
         "neighbors": neighbor_table(lattice, own=rule.perception == "depthwise"),
         "retention": _retention(*(lattice.axis_retention(axis) for axis in range(3))),
     }
+    if mixture is not None:
+        fixed |= {f"ridge_{name}": value for name, value in mixture.named_buffers()}
     return _filled(Cube, learned, fixed, steps=cube.layer.steps, rule=plain_rule(rule))
 
 

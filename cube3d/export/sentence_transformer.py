@@ -88,7 +88,8 @@ def _assemble(run: Run, kind: str) -> SentenceTransformer:
     if kind == "reader":
         return SentenceTransformer(modules=[plain_reader(model)], device="cpu", similarity_fn_name="cosine")
     document = _teacher(run)
-    query = [*document, plain_cube(model.mapping)] if isinstance(model, CubeModel) else [plain_reader(model)]
+    is_cube = isinstance(model, CubeModel)
+    query = [*document, plain_cube(model.mapping, model.mixture)] if is_cube else [plain_reader(model)]
     router = Router.for_query_document(query_modules=query, document_modules=document)
     return SentenceTransformer(modules=[router], device="cpu", similarity_fn_name="cosine")
 

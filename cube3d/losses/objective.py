@@ -25,7 +25,7 @@ LOSSES: dict[str, Callable[[LossSettings], nn.Module]] = {
     "cosine": lambda settings: CosineLoss(),
     "mse": lambda settings: MSELoss(),
     "triplet": lambda settings: TripletLoss(settings.margin),
-    "info_nce": lambda settings: InfoNCELoss(settings.temperature),
+    "info_nce": lambda settings: InfoNCELoss(settings.temperature, settings.learn_temperature),
     "diversity": lambda settings: DiversityLoss(),
     "distillation": lambda settings: RelationalDistillationLoss(settings.distillation_temperature),
 }
@@ -34,9 +34,9 @@ LOSSES: dict[str, Callable[[LossSettings], nn.Module]] = {
 class Objective(nn.Module):
     """``Σ weight · loss`` over the losses with a positive weight, in the precision of the answers.
 
-    In training a batch is that of all processes, and negatives are chosen as the settings say among the batch's
-    answers, the mined ones and the memory's. In evaluation they are all the answers of other groups, so that figures of
-    different settings can be compared.
+    In training a batch is that of all processes, and negatives are chosen as the settings say among the answers of the
+    training part, or among the batch's, the mined ones and the memory's. In evaluation they are all the answers of
+    other groups, so that figures of different settings can be compared.
 
     Args:
         settings: weights, and what the losses and the choice of negatives take.
@@ -58,6 +58,8 @@ class Objective(nn.Module):
         counted: Tensor | None = None,
         mined: Tensor | None = None,
         mined_group: Tensor | None = None,
+        bank: Tensor | None = None,
+        bank_group: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and each loss by its name before weighting.
 
@@ -67,6 +69,12 @@ class Objective(nn.Module):
             counted: rows that a mean over rows takes, ``[B]``, bool; None: all.
             mined: wrong answers found for each row before training, ``[B, K, dim]``.
             mined_group: their answer groups, ``[B, K]``, int64.
+            bank: the distinct answers of the training part, ``[N, dim]``, which the pool "bank" needs in training. They
+                are handed in at each call and are no buffer, so that no checkpoint has them.
+            bank_group: their answer groups, ``[N]``, int64.
+
+        Raises:
+            ValueError: in training, the pool is "bank" and there is none.
         """
         counted = torch.ones_like(group, dtype=torch.bool) if counted is None else counted
         with torch.autocast(prediction.device.type, enabled=False):  # cosines lie close: half precision ties them
@@ -75,7 +83,12 @@ class Objective(nn.Module):
                 prediction, answer, group, counted = map(gather, (prediction, answer, group, counted))
             candidates, candidate_group = answer, group
             if self.training:
-                candidates, candidate_group = self._candidates(answer, group, mined, mined_group)
+                if self.settings.negatives.pool == "bank":
+                    if bank is None or bank_group is None:
+                        raise ValueError("loss.negatives.pool is 'bank': training takes the bank and its groups")
+                    candidates, candidate_group = bank, bank_group
+                else:
+                    candidates, candidate_group = self._candidates(answer, group, mined, mined_group)
             batch = self._batch(prediction, answer, group, counted, candidates, candidate_group)
             parts = {name: loss(batch) for name, loss in self.losses.items()}
         total = sum(self.weights[name] * part for name, part in parts.items())

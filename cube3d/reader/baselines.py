@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cube3d.config import ReaderSettings
+from cube3d.config import HEADS, ReaderSettings
 from cube3d.methods import Method
 from cube3d.model import load_model
-from cube3d.reader.model import HEADS, ReaderModel
+from cube3d.reader.model import ReaderModel
 from cube3d.reader.model2vec import static_method, static_model, static_table
 from cube3d.reader.train import distilled_reader, new_reader, tuned_reader
 from cube3d.teachers.transformer import TransformerTeacher

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from cube3d.config import DistillationSettings, LossSettings, TuningSettings
+from cube3d.config import DistillationSettings, LossSettings, NegativeSettings, TuningSettings
 from cube3d.losses import Objective
 from cube3d.metrics import ranks
 from cube3d.reader.corpus import Corpus
@@ -31,6 +31,7 @@ def _objective(settings: DistillationSettings, dim: int) -> Objective:
             distillation=settings.relational,
             distillation_temperature=settings.temperature,
             info_nce=0.0,
+            negatives=NegativeSettings(pool="batch"),
         ),
         dim,
     )

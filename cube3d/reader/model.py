@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from cube3d.config import ReaderSettings
+from cube3d.config import HEADS, ReaderSettings
 from cube3d.errors import UserError
 from cube3d.model import AnswerConfig, AnswerModel, AnswerOutput
 from cube3d.reader.contexts import ConvolutionContext, TransformerContext
@@ -25,8 +25,6 @@ BATCH = 512
 
 GROUPS = 4
 """Texts of like length that a batch is cut into, so that none is padded far."""
-
-HEADS = 4
 
 
 class ReaderConfig(AnswerConfig):
@@ -76,51 +74,51 @@ class ReaderModel(AnswerModel):
     def tokenizer(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def read(self, input_ids: Tensor, attention_mask: Tensor, kept: Tensor | None = None) -> Tensor:
         """Unit vectors ``[B, dim]``.
 
         Args:
             input_ids: ``[B, L]``, int64.
             attention_mask: ``[B, L]``; 1 where a token is, 0 for padding, which comes last.
+            kept: the dimensions of each text's token vectors that are read, ``[B, width]``, bool; None: all. They are
+                the same for all tokens of a text: from a mean over tokens nothing else would be missed.
         """
+        mask = attention_mask.bool()
+        if len(mask) < 2 * GROUPS:
+            return self._read(self.table(input_ids), self.log_weight[input_ids], mask, kept)
         # Each token once: the gradient of the table is as large as the table, for every look-up that there is.
         numbers, places = input_ids.unique(return_inverse=True)
         vectors, log_weight = self.table(numbers), self.log_weight[numbers]
-        mask = attention_mask.bool()
         lengths = mask.sum(dim=1)
         order = lengths.argsort(stable=True)
-        read = [
-            self._read(vectors[places[rows, :longest]], log_weight[places[rows, :longest]], mask[rows, :longest])
-            for rows in (order.chunk(GROUPS) if len(order) >= 2 * GROUPS else [order])
-            for longest in [int(lengths[rows[-1]])]
-        ]
+        read = []
+        for rows in order.chunk(GROUPS):
+            place = places[rows, : int(lengths[rows[-1]])]
+            own = None if kept is None else kept[rows]
+            read.append(self._read(vectors[place], log_weight[place], mask[rows, : place.shape[1]], own))
         return torch.cat(read)[order.argsort()]
 
-    def _read(self, tokens: Tensor, log_weight: Tensor, mask: Tensor) -> Tensor:
-        settings = self.settings
-        if self.training and settings.token_dropout:
-            kept = torch.rand(mask.shape, device=mask.device) >= settings.token_dropout
-            mask = mask & (kept | ~(mask & kept).any(dim=1, keepdim=True))  # a text keeps something
-        if self.training and settings.dropout:
-            # The same dimensions of all tokens of a text: the mean of independent ones would average it away.
-            noise = F.dropout(tokens.new_ones(len(tokens), 1, tokens.shape[2]), settings.dropout)
-            tokens = tokens * noise
+    def _read(self, tokens: Tensor, log_weight: Tensor, mask: Tensor, kept: Tensor | None) -> Tensor:
+        if kept is not None:
+            tokens = tokens * (kept / kept.float().mean(dim=1, keepdim=True).clamp_min(1 / kept.shape[1]))[:, None]
+        if self.training and self.settings.token_dropout:
+            left = torch.rand(mask.shape, device=mask.device) >= self.settings.token_dropout
+            mask = mask & (left | ~(mask & left).any(dim=1, keepdim=True))  # a text keeps something
         return F.normalize(self.reading(tokens, mask, log_weight), dim=-1)
 
-    def forward(  # type: ignore[override]
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        answer_embedding: Tensor | None = None,
-        group: Tensor | None = None,
-        **options: Tensor | None,
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, kept: Tensor | None = None, **labels: Tensor | None
     ) -> AnswerOutput:
         """
         Args:
-            input_ids, attention_mask: see :meth:`read`.
-            answer_embedding, group, options: see :meth:`cube3d.model.AnswerModel.complete`.
+            input_ids, attention_mask, kept: see :meth:`read`.
+            labels: see :meth:`cube3d.model.AnswerModel.complete`.
         """
-        return self.complete(self.read(input_ids, attention_mask), answer_embedding, group, **options)
+        return self.complete(self.read(input_ids, attention_mask, kept), **labels)
+
+    @property
+    def input_width(self) -> int:
+        return self.table.width
 
     def inputs(self, part: Part) -> Sequence[dict[str, Tensor]]:
         return [{"input_ids": torch.tensor(tokens)} for tokens in self.encode(part.text)]
@@ -138,7 +136,8 @@ class ReaderModel(AnswerModel):
         Raises:
             UserError: a text that has no token, or none that the tokenizer knows.
         """
-        self.eval()
+        if self.training:
+            self.eval()
         tokens = self.encode(texts)
         order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
         vectors = torch.empty(len(texts), self.config.dim)

@@ -16,6 +16,7 @@ from cube3d.data import Pair, Split
 from cube3d.data.tasks import task_mix
 from cube3d.files import load_json, replacing, save_json
 from cube3d.model import load_model
+from cube3d.progress import progress
 from cube3d.reader.corpus import Corpus, write_corpus
 from cube3d.reader.distill import distill, going_on
 from cube3d.reader.model import ReaderConfig, ReaderModel
@@ -46,7 +47,8 @@ class Material:
 
     @cached_property
     def about(self) -> dict[str, int]:
-        """How many ``texts`` there are, how many said what is ``held_out`` and were left out, how many were ``cut``."""
+        """How many ``texts`` there are; how many said what is ``held_out`` or were ``unread``, and were left out; how
+        many were ``cut``."""
         found: dict[str, int] = load_json(self.folder / "about.json")
         return found
 
@@ -100,7 +102,7 @@ def prepare(
     others: list[list[str]] = []
     dropped = 0
     for source in settings.texts.sources:
-        texts = list(dict.fromkeys(read_texts([source], training)))
+        texts = list(dict.fromkeys(progress(read_texts([source], training, say), source, None)))
         kept = [text for text in texts if not held_out.repeated_by(text)]
         dropped += len(texts) - len(kept)
         if source == PAIRS:
@@ -117,10 +119,13 @@ def prepare(
     else:
         tokenizer = teacher_tokenizer(ensemble.members[0].teacher, reader.max_length)
     cut = write_corpus(folder, texts, tokenizer, ensemble)
+    unread = len(texts) - len(material.corpus)
+    if unread:
+        say(f"{unread} texts that the tokenizer or a teacher cannot read are left out")
     if cut:
         say(f"{cut} texts have more than {reader.max_length} tokens (reader.max_length); the rest of them is cut off")
     tokenizer.save(folder)
-    save_json(folder / "about.json", {"texts": len(texts), "held_out": dropped, "cut": cut})
+    save_json(folder / "about.json", {"texts": len(material.corpus), "held_out": dropped, "unread": unread, "cut": cut})
     return material
 
 

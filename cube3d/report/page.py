@@ -61,6 +61,7 @@ def page(runs: Sequence[Run]) -> str:
         lattice=lattice,
         audits={f"seed {run.settings.seed}": run.results("audit") for run in runs},
         settings=dump_settings(first.settings),
+        mixture=first.settings.mixture,
         versions={"cube-kernels": version("cube-kernels"), "torch": torch.__version__},
         images={
             name: base64.b64encode(data).decode()

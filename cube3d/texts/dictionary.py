@@ -61,15 +61,15 @@ def entries(path: Path) -> Iterator[str]:
     read: set[tuple[int, int]] = set()
     for number, line in enumerate(lines, start=1):
         try:
-            name, *place = _text(line).split("\t")
+            name, *place = read_text(line).split("\t")
             start, length = map(_number, place[:2])
         except (ValueError, KeyError) as error:
-            raise UserError(f"{index}:{number}: no entry of a dictionary's index: {_text(line[:60])!r}") from error
+            raise UserError(f"{index}:{number}: no entry of a dictionary's index: {read_text(line[:60])!r}") from error
         if start + length > len(content):
             raise UserError(f"{index}:{number}: {name!r} ends at byte {start + length}; {path} has {len(content)}")
         if _ABOUT.match(name):
             continue
-        entry = _LETTER.sub(r"\1", _text(content[start : start + length]))
+        entry = _LETTER.sub(r"\1", read_text(content[start : start + length]))
         headword = _AFTER_HEADWORD.split(entry, maxsplit=1)[0].strip()
         # An index may spell all in small letters. Other forms and phrases of an entry have lines of their own in it.
         yield f"What is {headword if headword.casefold() == name.casefold() else name}?"
@@ -102,7 +102,7 @@ def _senses(term: str, entry: str) -> Iterator[str]:
             yield from (text for text in prose(gloss) if not _LEFTOVER.match(text))
 
 
-def _text(content: bytes) -> str:
+def read_text(content: bytes) -> str:
     """Old dictionaries are Latin-1, and some that are not hold a byte of it."""
     try:
         return content.decode()

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cube3d.data import Pair
-from cube3d.data.readers import DOCS, _text
+from cube3d.data.readers import DOCS, read_text
 from cube3d.data.readers.docstrings import find_module, module_sources
 from cube3d.errors import UserError
 from cube3d.texts.dictionary import entries
@@ -67,7 +67,7 @@ def _texts(source: str, pairs: Sequence[Pair], say: Say) -> Iterator[str]:
     if path.suffix == ".jsonl":
         return _of_objects(path)
     if path.suffix in (".txt", ".md"):
-        return sentences(_text(path))
+        return sentences(read_text(path))
     raise UserError(f"texts.sources: {source!r}: unknown kind; valid: {VALID}")
 
 
@@ -115,7 +115,7 @@ def _readme(module: str) -> str:
 
 
 def _of_objects(path: Path) -> Iterator[str]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"

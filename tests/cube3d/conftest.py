@@ -48,7 +48,16 @@ def make_part(groups, offset: int) -> Part:
     bank = F.normalize(0.8 * centers + 0.6 * centers @ rotation, dim=-1)
     answer = bank[group - 1000 * offset]
     pairs = [Pair(f"question {offset}.{i}?", f"answer {offset}.{i // 2}", f"made:{i}") for i in range(2 * groups)]
-    return Part(pairs, [pair.prompt for pair in pairs], question, answer, group, bank, group[::2], [f"answer {offset}.{i}" for i in range(groups)])
+    return Part(
+        pairs,
+        [pair.prompt for pair in pairs],
+        question,
+        answer,
+        group,
+        bank,
+        group[::2],
+        [f"answer {offset}.{i}" for i in range(groups)],
+    )
 
 
 @pytest.fixture(scope="session")
@@ -98,17 +107,21 @@ def own_cache(tmp_path_factory):
 def make_run(tiny_teacher):
     """Makes the folder of a finished run whose cube, of random weights, is not the identity; nothing is trained."""
 
-    def make(folder, pairs_file, **teacher):
+    def make(folder, pairs_file, mixture="none", **teacher):
         values = {
             "model": "mapping",
             "data": {"pairs": [str(pairs_file)], "validation": 0.25, "test": 0.25},
             "teachers": [{"model": str(tiny_teacher), "max_length": 64, **teacher}],
             "cube": {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2},
+            "mixture": mixture,
         }
         run = runs.start(folder, parse_settings(values, "test"))
         runs._write_inputs(run)
+        run.save_answers()
         model = runs.new_model(run)
         torch.nn.init.normal_(model.mapping.readout, std=0.1)
+        if mixture == "ridge":
+            model.set_ridge(torch.randn(16, 16), torch.randn(16), 0.5)
         model.save(run.model_folder)
         return run
 

@@ -16,7 +16,9 @@ def make_part(question, answer, group=None):
     count = len(question)
     group = torch.arange(count) if group is None else group
     pairs = [Pair(f"q{i}", f"a{i}", "made:1") for i in range(count)]
-    return Part(pairs, [pair.prompt for pair in pairs], question, answer, group, answer, group, [pair.answer for pair in pairs])
+    return Part(
+        pairs, [pair.prompt for pair in pairs], question, answer, group, answer, group, [pair.answer for pair in pairs]
+    )
 
 
 @pytest.fixture
@@ -150,7 +152,8 @@ def test_the_mlp_has_as_many_times_the_cubes_parameters_as_asked_within_5_percen
 
 
 def test_parameters_of_the_losses_are_not_counted():
-    model = CubeModel(CubeConfig(dim=48, cube={"shape": [2, 2, 2], "channels": 4, "steps": 1}))
+    cube = {"shape": [2, 2, 2], "channels": 4, "steps": 1}
+    model = CubeModel(CubeConfig(dim=48, cube=cube, loss={"learn_temperature": True}))
     learned_by_losses = sum(p.numel() for p in model.objective.parameters())
     assert learned_by_losses > 0
     assert parameter_count(model) == sum(p.numel() for p in model.parameters()) - learned_by_losses

@@ -231,7 +231,7 @@ def test_bad_value_names_its_key(problem, override):
         ("cube.perception=eye", ["eye", "depthwise", "gather"]),
         ("cube.activation=elu", ["elu", "relu", "gelu", "silu", "tanh"]),
         ("teachers.0.pooling=max", ["max", "mean", "cls", "last"]),
-        ("cube.lift=all", ["all", "per_cell", "shared"]),
+        ("cube.lift=all", ["all", "per_cell", "shared", "dense"]),
     ],
 )
 def test_unknown_choice_names_its_setting_and_the_valid_ones(problem, override, named):
@@ -248,6 +248,11 @@ def test_impossible_cube_names_what_is_wrong(problem, override, what):
     message = problem(override)
     assert "cube" in message
     assert f"{what} is 0" in message
+
+
+def test_a_placement_where_every_cell_sees_every_dimension_is_refused(problem):
+    message = problem("cube.lift=dense", "cube.placement=correlation")
+    assert "placement 'correlation' lays dimensions on cells; with lift 'dense' each cell sees them all" in message
 
 
 def test_every_mistake_is_told_at_once_with_the_file(problem):

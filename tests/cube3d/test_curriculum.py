@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cube3d.config import CurriculumSettings, LossSettings, load_settings
+from cube3d.config import CurriculumSettings, LossSettings, NegativeSettings, load_settings
 from cube3d.curriculum import competence, difficulty
 from cube3d.data import Pair
 from cube3d.errors import UserError
@@ -65,7 +65,8 @@ def test_a_curriculum_that_makes_no_sense_is_refused(override, message):
 
 def test_a_pair_that_is_not_yet_learned_still_gives_a_negative(part):
     """The losses of the counted rows are what they are with all rows counted."""
-    objective = Objective(LossSettings(cosine=0.0, info_nce=1.0), 4).double()
+    in_batch = NegativeSettings(pool="batch")
+    objective = Objective(LossSettings(cosine=0.0, info_nce=1.0, negatives=in_batch), 4).double()
     rows = [objective(part.question, part.answer, part.group, counted=part.group == i)[0].item() for i in range(4)]
     some, _ = objective(part.question, part.answer, part.group, counted=torch.tensor([True, False, True, False]))
     assert some.item() == pytest.approx((rows[0] + rows[2]) / 2, abs=1e-12)

@@ -16,14 +16,19 @@ from cube3d.report.tables import gain_table, headline, markdown, method_table, t
 
 METHODS = [
     "cube",
+    "cube alone",
     "identity",
     "mean answer",
     "ridge",
     "residual ridge",
     "lattice off",
+    "lattice off alone",
     "MLP",
+    "MLP alone",
     "MLP x4",
+    "MLP x4 alone",
     "shuffled pairs",
+    "shuffled pairs alone",
 ]
 
 
@@ -50,14 +55,17 @@ def test_the_identity_row_is_the_cosine_of_the_teachers_own_vectors(evaluated_ru
 
 def test_parameters_are_those_between_question_and_prediction(evaluated_run):
     methods = json.loads((evaluated_run / "metrics.json").read_text())["methods"]
-    cube, dim = methods["cube"]["parameters"], 16
+    cube, dim = methods["cube alone"]["parameters"], 16
     opened = runs.load(evaluated_run)
     assert cube == sum(p.numel() for p in opened.model.mapping.parameters())
     assert methods["identity"]["parameters"] == 0
     assert methods["mean answer"]["parameters"] == dim
     assert methods["ridge"]["parameters"] == dim * dim + dim
-    assert methods["MLP"]["parameters"] == pytest.approx(cube, rel=0.1)
-    assert methods["MLP x4"]["parameters"] == pytest.approx(4 * cube, rel=0.1)
+    assert methods["MLP alone"]["parameters"] == pytest.approx(cube, rel=0.1)
+    assert methods["MLP x4 alone"]["parameters"] == pytest.approx(4 * cube, rel=0.1)
+    for name in ("cube", "lattice off", "MLP", "MLP x4", "shuffled pairs"):
+        mixed = methods[f"{name} alone"]["parameters"] + dim * dim + dim + 1
+        assert methods[name]["parameters"] == mixed, "ridge, and its share"
 
 
 def test_questions_are_measured_by_kind(evaluated_run):
@@ -164,7 +172,8 @@ def test_what_the_questions_of_a_seed_have_in_common_is_no_evidence():
 
 
 @pytest.mark.parametrize(
-    ("shift", "words"), [(0.1, "beats identity"), (0.0, "does NOT measurably differ"), (-0.1, "is WORSE than identity")]
+    ("shift", "words"),
+    [(0.1, "beats the identity"), (0.0, "does NOT measurably differ"), (-0.1, "is WORSE than the identity")],
 )
 def test_the_verdict_says_what_was_found(shift, words):
     sentences = verdict(summarize([noisy(seed, shift) for seed in range(3)]))

@@ -98,6 +98,15 @@ def test_every_pooling_is_exported(pooling, make_run, pairs_file, tmp_path):
     assert_says_what_the_run_says(load(exported(run, tmp_path / "model")), run)
 
 
+def test_the_mixture_is_exported(make_run, pairs_file, tmp_path):
+    run = make_run(tmp_path / "run", pairs_file, mixture="ridge")
+    model = load(exported(run, tmp_path / "model"))
+    assert_says_what_the_run_says(model, run)
+    vectors = run.ensemble.questions(TEXTS)
+    alone, mixed = (F.normalize(predict(vectors), dim=-1) for predict in (run.model.alone, run.model.map))
+    assert (alone - mixed).abs().max() > 0.1
+
+
 def test_a_decoder_without_a_padding_token_is_exported(make_run, pairs_file, tiny_teacher, tmp_path):
     from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
@@ -151,14 +160,14 @@ def test_the_plain_cube_is_the_cube(boundary, neighborhood):
     updates = ["residual", "gated", "leaky", "replace"]
     activations = ["relu", "gelu", "silu", "tanh"]
     for perception, (update, activation), lift in product(
-        ["depthwise", "gather"], zip(updates, activations, strict=True), ["per_cell", "shared"]
+        ["depthwise", "gather"], zip(updates, activations, strict=True), ["per_cell", "shared", "dense"]
     ):
         filters = 2 if perception == "depthwise" else 1
         rule = Rule(perception=perception, filters=filters, hidden=7, update=update, activation=activation)
         assert_plain_is_the_same(EmbeddingCube(48, lattice, rule, 3, lift=lift, backend="reference"))
 
 
-@pytest.mark.parametrize("lift", ["per_cell", "shared"])
+@pytest.mark.parametrize("lift", ["per_cell", "shared", "dense"])
 @pytest.mark.parametrize(
     "regions",
     [
@@ -169,7 +178,7 @@ def test_the_plain_cube_is_the_cube(boundary, neighborhood):
 )
 def test_the_plain_cube_has_the_regions_and_the_order_of_the_cube(regions, lift):
     torch.manual_seed(0)
-    order = torch.randperm(48)
+    order = None if lift == "dense" else torch.randperm(48)
     rule, lattice = Rule(hidden=7, update="gated"), Lattice((2, 4, 3), 5)
     assert_plain_is_the_same(
         EmbeddingCube(48, lattice, rule, 8, lift=lift, backend="reference", order=order, **regions)
@@ -187,8 +196,8 @@ def refusal(capsys, *arguments):
 def test_an_export_that_differs_from_the_run_is_refused(run, tmp_path, capsys, monkeypatch):
     """A rule that the plain cube does not know would show like this."""
 
-    def lacks_a_step(cube):
-        plain = plain_cube(cube)
+    def lacks_a_step(cube, mixture):
+        plain = plain_cube(cube, mixture)
         plain.steps -= 1
         return plain
 

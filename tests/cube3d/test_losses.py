@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from cube3d.config import LOSS_NAMES, LossSettings, load_settings
+from cube3d.config import LOSS_NAMES, LossSettings, NegativeSettings, load_settings
 from cube3d.errors import UserError
 from cube3d.losses import (
     Batch,
@@ -27,6 +27,7 @@ from cube3d.model import CubeConfig, CubeModel
 TEMPERATURE = 0.3
 MARGIN = 0.7
 GROUPS = [7, 3, 7, 1, 0, 3]
+IN_BATCH = NegativeSettings(pool="batch")
 
 
 def batch_of(prediction, answer, group=GROUPS, counted=None):
@@ -53,7 +54,7 @@ def vectors():
 
 def info_nce(temperature=TEMPERATURE):
     """In float64, its temperature to the last bit."""
-    loss = InfoNCELoss(temperature).double()
+    loss = InfoNCELoss(temperature, learned=True).double()
     torch.nn.init.constant_(loss.log_temperature, math.log(temperature))
     return loss
 
@@ -163,8 +164,14 @@ def test_info_nce_of_two_rows_of_one_group_and_one_other_by_hand():
     assert info_nce()(batch_of(rows, rows, [4, 4, 9])).item() == pytest.approx(by_hand, abs=1e-12)
 
 
+def test_a_fixed_temperature_is_the_one_given_and_no_parameter(vectors):
+    fixed = InfoNCELoss(TEMPERATURE)
+    assert not list(fixed.parameters())
+    assert fixed(batch_of(*vectors)).item() == pytest.approx(info_nce()(batch_of(*vectors)).item(), rel=1e-12)
+
+
 def test_info_nce_starts_at_the_temperature_given_and_learns_it(vectors):
-    loss = InfoNCELoss(TEMPERATURE)
+    loss = InfoNCELoss(TEMPERATURE, learned=True)
     assert loss.log_temperature.exp().item() == pytest.approx(TEMPERATURE, rel=1e-6)
     loss(batch_of(*vectors)).backward()
     assert loss.log_temperature.grad.item() != 0
@@ -191,7 +198,8 @@ def test_each_loss_has_a_weight_and_each_weight_a_loss():
 
 
 def settings(**given):
-    return LossSettings(**{**dict.fromkeys(LOSS_NAMES, 0.0), "temperature": TEMPERATURE, **given})
+    weights = dict.fromkeys(LOSS_NAMES, 0.0)
+    return LossSettings(**{**weights, "temperature": TEMPERATURE, "negatives": IN_BATCH, **given})
 
 
 def test_objective_is_the_weighted_sum_of_its_parts(vectors):
@@ -216,7 +224,7 @@ def test_objective_is_the_weighted_sum_of_its_parts(vectors):
 @pytest.mark.parametrize("name", LOSS_NAMES)
 def test_one_loss_alone_leaves_the_others_absent(name, vectors):
     """They are neither computed, nor do they leave a parameter that gets no gradient."""
-    objective = Objective(settings(**{name: 2.0}), dim=5).double()
+    objective = Objective(settings(**{name: 2.0}, learn_temperature=True), dim=5).double()
     total, parts = objective(*vectors, torch.tensor(GROUPS))
     assert set(parts) == {name}
     assert total.item() == pytest.approx(2 * parts[name].item(), abs=1e-12)
@@ -242,6 +250,6 @@ def test_a_loss_that_is_not_one_is_refused_with_the_names_of_those_that_are():
 
 def test_the_models_forward_takes_everything_that_the_objective_takes():
     objective = list(inspect.signature(Objective.forward).parameters)
-    model = list(inspect.signature(CubeModel.forward).parameters)
+    model = list(inspect.signature(CubeModel.complete).parameters)
     assert objective == ["self", "prediction", "answer", *model[3:]]
     assert CubeConfig(loss={"mse": 1.0}).loss["mse"] == 1.0

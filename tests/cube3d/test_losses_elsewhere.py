@@ -153,7 +153,8 @@ def test_info_nce_over_a_memory_is_theirs(metric_learning):
 
     generator = torch.Generator().manual_seed(5)
     settings = LossSettings(
-        **{**dict.fromkeys(LOSS_NAMES, 0.0), "info_nce": 1.0}, negatives=NegativeSettings(memory=10)
+        **{**dict.fromkeys(LOSS_NAMES, 0.0), "info_nce": 1.0, "temperature": 0.1},
+        negatives=NegativeSettings(pool="batch", memory=10),
     )
     objective = Objective(settings, DIM).train()
     theirs = CrossBatchMemory(NTXentLoss(temperature=0.1), DIM, memory_size=10 + 4)

@@ -68,7 +68,10 @@ def test_random_negatives_are_as_many_as_asked_and_each_as_likely():
         (["count=3"], "choose 'all' takes no count, got 3"),
         (["choose=easy"], "'all', 'random', 'hard' or 'semi_hard', got 'easy'"),
         (["ceiling=1.5"], "ceiling"),
-        (["depth=3"], "unknown key 'depth' in loss.negatives; valid: choose, count, mined, memory, ceiling"),
+        (["depth=3"], "unknown key 'depth' in loss.negatives; valid: pool, choose, count, mined, memory, ceiling"),
+        (["mined=2"], "mined adds answers to those of a batch, and pool 'bank' has all; set pool: batch"),
+        (["memory=9"], "memory adds answers to those of a batch, and pool 'bank' has all; set pool: batch"),
+        (["pool=queue"], "'bank' or 'batch', got 'queue'"),
     ],
 )
 def test_a_choice_that_cannot_be_made_is_refused(given, message):
@@ -96,9 +99,44 @@ def test_a_batch_larger_than_the_memory_fills_it():
     assert memory.read()[1].tolist() == [3, 4]
 
 
-def info_nce(**negatives):
-    settings = LossSettings(cosine=0.0, info_nce=1.0, negatives=NegativeSettings(**negatives))
+def info_nce(pool="batch", **negatives):
+    chosen_negatives = NegativeSettings(pool=pool, **negatives)
+    settings = LossSettings(cosine=0.0, info_nce=1.0, temperature=0.1, negatives=chosen_negatives)
     return Objective(settings, 2).double()
+
+
+BANK, BANK_GROUP = at(0, 20, 75, 130, 250), torch.tensor([0, 7, 1, 2, 0])
+
+
+@pytest.mark.parametrize("ceiling", [None, 0.9])
+def test_every_answer_of_the_bank_is_a_negative_once_unless_it_is_of_the_rows_group(ceiling):
+    """Two rows of one group and one of another; the ceiling takes 20° for another wording of the answer at 0°."""
+    prediction, answer, group = at(10, 240, 80), at(0, 250, 75), torch.tensor([0, 0, 1])
+    objective = info_nce("bank", ceiling=ceiling).train()
+    total, _ = objective(prediction, answer, group, bank=BANK, bank_group=BANK_GROUP)
+    rows = []
+    for p, a, g in zip(prediction, answer, group, strict=True):
+        own = torch.exp(p @ a / 0.1)
+        wrong = [n for n, of in zip(BANK, BANK_GROUP, strict=True) if of != g and (ceiling is None or n @ a <= ceiling)]
+        rows.append(-torch.log(own / (own + sum(torch.exp(p @ n / 0.1) for n in wrong))))
+    assert total.item() == pytest.approx((sum(rows) / 3).item(), rel=1e-9)
+
+
+def test_hard_negatives_are_the_hardest_of_the_bank():
+    prediction, answer, group = at(10), at(0), torch.tensor([0])
+    total, _ = info_nce("bank", choose="hard", count=1).train()(
+        prediction, answer, group, bank=BANK, bank_group=BANK_GROUP
+    )
+    own, nearest = (torch.exp(prediction[0] @ v[0] / 0.1) for v in (at(0), at(20)))
+    assert total.item() == pytest.approx(-torch.log(own / (own + nearest)).item(), rel=1e-9)
+
+
+def test_a_bank_that_is_missing_is_said_and_evaluation_takes_none():
+    prediction, answer, group = at(5, 100, 200), at(0, 90, 180), torch.arange(3)
+    with pytest.raises(ValueError, match="pool is 'bank': training takes the bank"):
+        info_nce("bank").train()(prediction, answer, group)
+    evaluated, _ = info_nce("bank").eval()(prediction, answer, group, bank=BANK, bank_group=BANK_GROUP)
+    assert evaluated == info_nce().eval()(prediction, answer, group)[0]
 
 
 def test_evaluation_neither_reads_nor_fills_the_memory_and_takes_all_negatives():
@@ -125,7 +163,7 @@ def test_mined_answers_are_negatives_of_the_whole_batch_unless_they_answer_it():
 
 def test_mining_finds_the_wrong_answers_that_identity_would_rank_highest(parts):
     train = parts.train
-    mined = mine(train, NegativeSettings(mined=3))
+    mined = mine(train, NegativeSettings(pool="batch", mined=3))
     assert mined.shape == (len(train), 3)
     for i in range(len(train)):
         cosines = [F.cosine_similarity(train.question[i], answer, dim=0).item() for answer in train.bank]
@@ -137,8 +175,8 @@ def test_mining_stays_below_the_ceiling_and_gives_what_is_asked_or_says_how_many
     train = parts.train
     near = F.normalize(train.answer, dim=-1) @ F.normalize(train.bank, dim=-1).T
     ceiling = 0.3
-    mined = mine(train, NegativeSettings(mined=4, ceiling=ceiling))
+    mined = mine(train, NegativeSettings(pool="batch", mined=4, ceiling=ceiling))
     assert (near.gather(1, mined) <= ceiling).all()
-    assert (near.gather(1, mine(train, NegativeSettings(mined=4))) > ceiling).any()
+    assert (near.gather(1, mine(train, NegativeSettings(pool="batch", mined=4))) > ceiling).any()
     with pytest.raises(UserError, match=r"mined is 24, but made:0 has only 23 wrong answers among the 24"):
-        mine(train, NegativeSettings(mined=24))
+        mine(train, NegativeSettings(pool="batch", mined=24))

@@ -44,7 +44,7 @@ def test_a_constant_dimension_is_placed_like_any_other():
     assert correlation_order(vectors, (2, 2, 2)).sort().values.tolist() == list(range(8))
 
 
-CUBE = {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2}
+CUBE = {"shape": [2, 2, 2], "channels": 4, "hidden": 8, "steps": 2, "lift": "per_cell"}
 
 
 @pytest.mark.parametrize("regions", [{}, {"input": "front", "output": "back"}], ids=["volume", "face to face"])

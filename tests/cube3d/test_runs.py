@@ -126,7 +126,7 @@ def test_resuming_with_another_configuration_is_refused(trained_run, config_file
     ("override", "message"),
     [
         ("cube.stepps=3", "did you mean 'steps'"),
-        ("cube.shape=[3,3,3]", "27 cells"),
+        ("cube={shape: [3,3,3], lift: per_cell}", "27 cells"),
         ("cube={shape: [4,2,2], input: front, output: back, steps: 2}", "steps is 2, but it takes 3 from 'front'"),
         ("cube.boundary=open", "'walls', 'periodic', 'replicate'"),
         ("cube.backend=gpu", "'gpu'; valid: 'auto', 'native', 'cuda', 'triton', 'reference'"),
@@ -154,14 +154,19 @@ def test_a_failed_audit_ends_the_run_and_saves_no_model(config_file, tmp_path, c
     assert "each parameter got a gradient" in failed
 
 
-def test_two_processes_train_as_one(config_file, tmp_path):
+# Options of a run in which every loss and every kind of negative in a batch takes part.
+IN_BATCH = [
+    *("loss.mse=0.5", "loss.triplet=1", "loss.diversity=0.5", "loss.distillation=1"),
+    "loss.negatives={pool: batch, choose: random, count: 4, mined: 2, memory: 12, ceiling: 0.999}",
+    "training.curriculum.by=[length, rank]",
+]
+
+
+@pytest.mark.parametrize("overrides", [IN_BATCH, []], ids=["negatives of every kind", "the bank, and dropout"])
+def test_two_processes_train_as_one(overrides, config_file, tmp_path):
     """torchrun gives the losses, the log and the model of one process: each loss is of the whole batch, with gradient
     through the vectors of the other process, and every kind of negative is the same for both."""
-    arguments = [
-        *("train", "--config", str(config_file), "loss.mse=0.5", "loss.triplet=1", "loss.diversity=0.5"),
-        *("loss.distillation=1", "loss.negatives={choose: random, count: 4, mined: 2, memory: 12, ceiling: 0.999}"),
-        "training.curriculum.by=[length, rank]",
-    ]
+    arguments = ["train", "--config", str(config_file), *overrides]
     one, two = tmp_path / "one", tmp_path / "two"
     assert main([*arguments, "--out", str(one)]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -177,7 +182,8 @@ def test_two_processes_train_as_one(config_file, tmp_path):
     for expected, actual in zip(first, second, strict=True):
         compared = {name: v for name, v in expected.items() if "runtime" not in name and "per_second" not in name}
         assert {name: actual[name] for name in compared} == pytest.approx(compared, rel=2e-4, abs=1e-5)
-    assert {"loss_triplet", "loss_distillation", "loss_diversity", "competence"} <= set(first[0])
+    if overrides:
+        assert {"loss_triplet", "loss_distillation", "loss_diversity", "competence"} <= set(first[0])
     models = [load_model(CubeModel, folder / "model").state_dict() for folder in (one, two)]
     for name, value in models[0].items():
         assert torch.allclose(models[1][name], value, atol=1e-4), name
@@ -265,7 +271,13 @@ def test_pairs_with_odd_line_separators_come_back(tmp_path, tiny_teacher):
     records = [{"question": f"What\u2028is {i}?", "answer": f"It\x85is {i}."} for i in range(20)]
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     teacher = {"model": str(tiny_teacher), "max_length": 16}
-    values = {"model": "mapping", "data": {"pairs": [str(path)]}, "teachers": [teacher], "cube": CUBE, "training": TRAINING}
+    values = {
+        "model": "mapping",
+        "data": {"pairs": [str(path)]},
+        "teachers": [teacher],
+        "cube": CUBE,
+        "training": TRAINING,
+    }
     started = runs.start(tmp_path / "run", parse_settings(values, "test"))
     runs.train(started, progress=False)
     assert runs.load(tmp_path / "run").pairs == started.pairs
@@ -279,11 +291,11 @@ def test_damaged_pairs_are_refused(trained_run, tmp_path):
 
 
 def test_nothing_of_the_answer_reaches_the_prediction(parts):
-    model = CubeModel(CubeConfig(dim=24, cube=CUBE))
+    model = CubeModel(CubeConfig(dim=24, cube=CUBE, loss={"negatives": {"pool": "batch"}}))
     torch.nn.init.normal_(model.mapping.readout)
     part = parts.train
     alone = model(part.question).prediction
-    beside = model(part.question, torch.randn_like(part.answer), part.group).prediction
+    beside = model(part.question, answer_embedding=torch.randn_like(part.answer), group=part.group).prediction
     assert torch.equal(alone, beside)
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from cube3d.config import LOSS_NAMES, CurriculumSettings, TrainingSettings
+from cube3d.config import LOSS_NAMES, CurriculumSettings, LossSettings, TrainingSettings
 from cube3d.curriculum import competence
 from cube3d.errors import UserError
 from cube3d.losses import Objective
@@ -22,7 +22,8 @@ SETTINGS = TrainingSettings(epochs=6, batch_size=12, learning_rate=1e-2, patienc
 LEARNED_IN_ORDER = SETTINGS.model_copy(update={"curriculum": CurriculumSettings(by=["rank", "length"])})
 ALL_LOSSES = {
     **dict.fromkeys(LOSS_NAMES, 0.5),
-    "negatives": {"choose": "random", "count": 6, "mined": 2, "memory": 20, "ceiling": 0.95},
+    "learn_temperature": True,
+    "negatives": {"pool": "batch", "choose": "random", "count": 6, "mined": 2, "memory": 20, "ceiling": 0.95},
 }
 
 
@@ -46,11 +47,12 @@ def parameters(model):
 
 @pytest.mark.parametrize("make", [new_model, lambda: MLPModel(MLPConfig(dim=DIM, hidden=8))], ids=["cube", "mlp"])
 def test_training_lowers_the_loss_and_passes_its_audit(make, parts, tmp_path):
-    trained = train(make(), parts, tmp_path)
+    trained = train(make(), parts, tmp_path, SETTINGS.model_copy(update={"epochs": 12}))
     assert losses(trained)[-1] < 0.8 * losses(trained)[0]
     assert all(check.passed for check in trained.checks), trained.checks
     last = [entry for entry in trained.history if "loss" in entry][-1]
-    assert last["loss"] == pytest.approx(last["loss_cosine"] + last["loss_info_nce"], rel=1e-4)
+    expected = LossSettings().cosine * last["loss_cosine"] + LossSettings().info_nce * last["loss_info_nce"]
+    assert last["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_native_and_reference_train_alike_over_20_steps(parts, tmp_path, monkeypatch):
@@ -170,18 +172,19 @@ def test_a_full_disk_while_saving_names_the_checkpoint_that_is_whole(error, part
         train(new_model(), parts, tmp_path)
 
 
-@pytest.mark.parametrize(("metric", "best_of"), [("ranking_loss", min), ("mrr", max), ("centered_cosine", max)])
-def test_early_stopping_keeps_the_model_of_the_best_validation_metric(metric, best_of, parts, tmp_path):
+@pytest.mark.parametrize("metric", ["loss", "ranking_loss", "mrr", "centered_cosine"])
+def test_early_stopping_keeps_the_model_of_the_best_validation_metric(metric, parts, tmp_path):
     """With a learning rate that diverges, training ends early and the best epoch's model is back."""
     settings = TrainingSettings(epochs=30, batch_size=12, learning_rate=0.3, patience=2, stop_on=metric)
     model = new_model()
     trained = train(model, parts, tmp_path, settings)
     values = [entry[f"eval_{metric}"] for entry in trained.history if "eval_loss" in entry]
-    best = best_of(values)
+    best = (min if metric.endswith("loss") else max)(values)
     assert len(values) < 30
     assert len(values) - 1 - values.index(best) == 2, "two epochs after the best one"
     prediction, center = model.predict(parts.validation), parts.train.answer.mean(0)
     kept = {
+        "loss": model.objective(prediction, parts.validation.answer, parts.validation.group)[0].item(),
         "ranking_loss": ranking_loss(prediction, parts.validation),
         **{name: value.mean() for name, value in per_question(prediction, parts.validation, center).items()},
     }
@@ -189,7 +192,7 @@ def test_early_stopping_keeps_the_model_of_the_best_validation_metric(metric, be
 
 
 def test_validation_losses_are_those_of_the_whole_part_and_each_is_logged(parts, tmp_path):
-    model = new_model({**ALL_LOSSES, "negatives": {"memory": 20}})
+    model = new_model({**ALL_LOSSES, "negatives": {"pool": "batch", "memory": 20}})
     trained = train(model, parts, tmp_path, SETTINGS.model_copy(update={"epochs": 1}))
     logged = next(entry for entry in trained.history if "eval_loss" in entry)
     validation = parts.validation
@@ -205,10 +208,10 @@ def test_a_curriculum_learns_the_easiest_pairs_first_and_logs_their_share(parts,
     counted: list[float] = []
     forward = Objective.forward
 
-    def recorded(self, prediction, answer, group, counted_rows=None, mined=None, mined_group=None):
+    def recorded(self, prediction, answer, group, counted_rows=None, *negatives):
         if self.training:
             counted.append(counted_rows.double().mean().item())
-        return forward(self, prediction, answer, group, counted_rows, mined, mined_group)
+        return forward(self, prediction, answer, group, counted_rows, *negatives)
 
     monkeypatch.setattr(Objective, "forward", recorded)
     curriculum = CurriculumSettings(by=["similarity"], start=0.25, warmup=0.2, full=0.7)
@@ -226,7 +229,8 @@ def test_accumulating_two_batches_is_a_step_on_their_mean(parts, tmp_path):
     """Of a loss without negatives: 12 pairs at once, or twice 6."""
     models = []
     for batch_size, accumulation in ((12, 1), (6, 2)):
-        settings = SETTINGS.model_copy(update={"batch_size": batch_size, "accumulation": accumulation, "epochs": 2})
+        changed = {"batch_size": batch_size, "accumulation": accumulation, "epochs": 2, "dropout": 0.0}
+        settings = SETTINGS.model_copy(update=changed)
         models.append(new_model({"info_nce": 0.0}))
         trained = train(models[-1], parts, tmp_path / str(batch_size), settings)
         models.append(losses(trained))
@@ -268,7 +272,7 @@ def test_a_reporter_that_is_unknown_or_not_installed_is_refused(name, message, p
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_is_named(parts, tmp_path):
-    model = new_model()
+    model = new_model({"learn_temperature": True})
     torch.nn.init.constant_(model.objective.losses["info_nce"].log_temperature, float("nan"))
     with pytest.raises(UserError, match="loss info_nce is nan at step 0"):
         train(model, parts, tmp_path)
@@ -302,6 +306,95 @@ def test_with_the_lattice_off_all_but_its_rule_is_audited(parts, tmp_path):
         f"mapping.layer.{name}" for name, _ in model.mapping.layer.named_parameters()
     }
     assert all(check.passed for check in train(model, parts, tmp_path).checks)
+
+
+@pytest.mark.parametrize("make", [new_model, lambda: MLPModel(MLPConfig(dim=DIM, hidden=8))], ids=["cube", "mlp"])
+def test_a_correction_is_that_of_the_kept_dimensions_and_the_question_keeps_all(make):
+    """Number by number; a question all of whose dimensions are dropped is left as it is."""
+    model = make().double()
+    for parameter in model.mapping.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    questions = torch.randn(4, DIM, dtype=torch.float64)
+    kept = torch.rand(4, DIM) >= 0.4
+    kept[3] = False
+    predicted = model(questions, kept=kept).prediction
+    for row in range(3):
+        whole = sum(v**2 for v in questions[row]).sqrt()
+        left = sum(v**2 for v, keep in zip(questions[row], kept[row], strict=True) if keep).sqrt()
+        seen = torch.stack(
+            [v * whole / left if keep else 0 * v for v, keep in zip(questions[row], kept[row], strict=True)]
+        )
+        correction = model.mapping(seen[None])[0] - seen
+        assert torch.allclose(predicted[row], questions[row] + correction, rtol=1e-9)
+        assert not torch.allclose(predicted[row], model(questions).prediction[row], rtol=1e-3)
+    assert torch.allclose(predicted[3], questions[3])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_every_step_drops_dimensions_anew_and_validation_none(dropout, parts, tmp_path, monkeypatch):
+    kept, forward = {True: [], False: []}, CubeModel.forward
+
+    def recorded(self, *arguments, **named):
+        kept[self.training].append(named.get("kept"))
+        return forward(self, *arguments, **named)
+
+    monkeypatch.setattr(CubeModel, "forward", recorded)
+    train(new_model(), parts, tmp_path, SETTINGS.model_copy(update={"dropout": dropout}))
+    assert len(kept[True]) == 24
+    assert kept[False]
+    assert all(mask is None for mask in kept[False])
+    if not dropout:
+        assert all(mask is None for mask in kept[True])
+        return
+    masks = torch.stack(kept[True])
+    assert masks.shape == (24, 12, DIM)
+    assert masks.double().mean().item() == pytest.approx(1 - dropout, abs=0.02)  # 4 standard errors
+    assert len(masks.flatten(0, 1).unique(dim=0)) == 24 * 12
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_processes_take_their_rows_of_one_mask(processes, parts, tmp_path, monkeypatch):
+    trainer = _trainer(new_model(), parts.train, parts.validation, SETTINGS, tmp_path, seed=0)
+    torch.manual_seed(5)
+    whole = trainer._kept(12)
+    monkeypatch.setattr("transformers.TrainingArguments.world_size", processes)
+    shares = []
+    for rank in range(processes):
+        monkeypatch.setattr("transformers.TrainingArguments.process_index", rank)
+        torch.manual_seed(5)
+        shares.append(trainer._kept(12 // processes))
+    assert torch.equal(torch.cat(shares), whole)
+
+
+@pytest.mark.parametrize("pool", ["bank", "batch"])
+def test_the_trainer_hands_in_the_whole_bank_for_the_pool_bank_alone(pool, parts, tmp_path, monkeypatch):
+    given, forward = [], Objective.forward
+
+    def recorded(self, *arguments, **named):
+        if self.training:
+            given.append(arguments[6:])
+        return forward(self, *arguments, **named)
+
+    monkeypatch.setattr(Objective, "forward", recorded)
+    train(new_model({"negatives": {"pool": pool}}), parts, tmp_path, SETTINGS.model_copy(update={"epochs": 1}))
+    assert len(given) == 4
+    for bank, group in given:
+        if pool == "batch":
+            assert bank is None
+            assert group is None
+        else:
+            assert torch.equal(bank, parts.train.bank)
+            assert torch.equal(group, parts.train.bank_group)
+
+
+def test_no_checkpoint_has_the_bank(parts, tmp_path):
+    from safetensors import safe_open
+
+    model = new_model()
+    train(model, parts, tmp_path)
+    newest = complete_checkpoints(tmp_path)[-1]
+    with safe_open(newest / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == {name for name, _ in model.named_parameters()}
 
 
 def test_checkpoints_hold_no_pickled_model(parts, tmp_path):

@@ -46,11 +46,11 @@ def cube(**changes):
     return EmbeddingCube(**{"dim": DIM, "lattice": LATTICE, "rule": RULE, "steps": 5, **changes})
 
 
-@pytest.mark.parametrize("lift", ["per_cell", "shared"])
+@pytest.mark.parametrize("lift", ["per_cell", "shared", "dense"])
 @pytest.mark.parametrize(("enter", "leave"), list(itertools.product(NAMES, NAMES)))
 def test_an_untrained_cube_is_the_identity_whatever_its_regions(enter, leave, lift):
     x = torch.randn(3, DIM)
-    order = torch.randperm(DIM)
+    order = None if lift == "dense" else torch.randperm(DIM)
     untrained = cube(input=enter, output=leave, lift=lift, order=order)
     assert torch.equal(untrained(x), x)
     nn.init.normal_(untrained.readout)

@@ -76,13 +76,13 @@ def bundled_files() -> list[Path]:
 def _read_file(path: Path, context: int) -> list[Pair]:
     if path.suffix not in READERS:
         raise UserError(f"{path}: unknown format {path.suffix!r}; valid: {VALID}")
-    pairs = [pair_of(path, place, record, context) for place, record in READERS[path.suffix](path, _text(path))]
+    pairs = [pair_of(path, place, record, context) for place, record in READERS[path.suffix](path, read_text(path))]
     if not pairs:
         raise UserError(f"{path}: holds no pairs")
     return pairs
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -9,10 +9,12 @@ from cube3d import run as runs
 
 @pytest.fixture(scope="session")
 def base_file(config_file, tmp_path_factory):
-    """The configuration of the other tests with two epochs."""
+    """The configuration of the other tests with two epochs, cells that the embedding must fill, and no mixture."""
     path = tmp_path_factory.mktemp("experiments") / "config.yaml"
     values = yaml.safe_load(config_file.read_text())
-    path.write_text(yaml.safe_dump(values | {"training": values["training"] | {"epochs": 2}}))
+    values["training"]["epochs"] = 2
+    values["cube"]["lift"] = "per_cell"
+    path.write_text(yaml.safe_dump(values | {"mixture": "none"}))
     return path
 
 

@@ -127,12 +127,15 @@ def test_the_part_that_was_asked_for_is_measured_and_said(part, base_file, tmp_p
     assert seen == 2 * [set(getattr(run.parts, part).group.tolist()) for run in opened]
 
 
+MEMORY = {"pool": "batch", "memory": 4}
+
+
 def test_values_that_do_not_go_together_are_a_row_with_the_reason(base_file, tmp_path, quick_training):
-    plan = write_plan(tmp_path, changes={"loss.negatives.choose": ["hard"], "loss.negatives": [{"memory": 4}]})
+    plan = write_plan(tmp_path, changes={"loss.negatives.choose": ["hard"], "loss.negatives": [MEMORY]})
     assert main(["ablate", "--plan", str(plan), "--config", str(base_file), "--out", str(tmp_path / "a")]) == 0
     rows = {row["name"]: row for row in load(tmp_path / "a" / "results.json")["changes"]}
     assert "choose 'hard' needs a count" in rows["loss.negatives.choose=hard"]["infeasible"]
-    assert rows['loss.negatives={"memory": 4}']["differences"]
+    assert rows['loss.negatives={"memory": 4, "pool": "batch"}']["differences"]
 
 
 @pytest.mark.parametrize(

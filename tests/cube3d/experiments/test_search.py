@@ -294,13 +294,13 @@ def test_a_change_that_gets_lost_on_the_way_to_the_run_ends_the_search(
     start = runs.start
 
     def forgetful(folder, settings):
-        return start(folder, settings.model_copy(update={"training": Settings().training}))
+        return start(folder, settings.model_copy(update={"training": Settings(model="mapping").training}))
 
     monkeypatch.setattr("cube3d.run.start", forgetful)
     message = refusal(
         capsys, "search", "--plan", write_plan(tmp_path), "--config", base_file, "--out", tmp_path / "search"
     )
-    assert "training.learning_rate: set to 0.01, but the run has 0.003" in message
+    assert "training.learning_rate: set to 0.01, but the run has 0.002" in message
     assert not quick_training
 
 

@@ -1,4 +1,4 @@
-"""A reader from training to answering: it learns, resumes bit for bit, needs no teacher, and stands beside its peers."""
+"""A reader from training to answering: it learns, resumes bit for bit, needs no teacher, stands beside its peers."""
 
 import json
 import shutil
@@ -118,7 +118,7 @@ def test_a_table_in_fewer_bits_says_nearly_the_same(run, storage):
 @pytest.mark.parametrize("override", ["reader.storage=int8", "reader.context=none", "reader.cells=[2, 1]"])
 def test_other_readers_train_and_load(reader_config_file, tmp_path, override):
     folder = tmp_path / "run"
-    options = [override, "distillation.epochs=1", "training.epochs=1", "texts.sources=[pairs]"]
+    options = [override, "distillation.epochs=1", "training.epochs=1"]
     assert main(["train", "--config", str(reader_config_file), "--out", str(folder), *options]) == 0
     run = runs.load(folder)
     prediction = run.model.predict(run.parts.test)
@@ -205,7 +205,11 @@ def test_a_teacher_without_a_tokenizer_says_what_to_set(tmp_path, pairs_file, ca
     rows = "".join(f"{w} {' '.join(f'{x:.3f}' for x in torch.randn(8, generator=draw))}\n" for w in words if w)
     vectors.write_text(f"{len([w for w in words if w])} 8\n{rows}")
     config = tmp_path / "config.yaml"
-    values = {"data": {"pairs": [str(pairs_file)]}, "teachers": [{"model": str(vectors)}], "texts": {"sources": ["pairs"]}}
+    values = {
+        "data": {"pairs": [str(pairs_file)]},
+        "teachers": [{"model": str(vectors)}],
+        "texts": {"sources": ["pairs"]},
+    }
     config.write_text(yaml.safe_dump(values))
     assert main(["train", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
     assert "reader.tokenizer=trained" in capsys.readouterr().err
