@@ -259,10 +259,10 @@ class ReaderSettings(LatticeSettings):
 class TextSettings(Section):
     """What a reader is distilled from."""
 
-    sources: list[str] = ["pairs", *(f"docs:{module}" for module in ("numpy", "torch", "transformers", "sympy"))]
+    sources: list[str] = ["pairs", *(f"docs:{module}" for module in ("numpy", "torch.nn", "networkx", "matplotlib"))]
     """The training "pairs", "docs:<module>" for docstrings and README of an installed package, text and Markdown files,
     JSONL with a "text", dictionaries of dictd (.dict, .dict.dz). What says a held-out text is left out."""
-    count: int | None = Field(8000, ge=2)
+    count: int | None = Field(4000, ge=2)
     """Texts beside those of the pairs, from each source as many as from the others; null: all."""
 
     @model_validator(mode="after")
@@ -301,7 +301,7 @@ class TuningSettings(Section):
     """Weight of the distillation that goes on, a batch of texts a step; 0: none."""
     hold: float = Field(0.0, ge=0)
     """Weight of the squared distance of a batch's token vectors from the distilled ones."""
-    vectors_learning_rate: float = Field(3e-4, ge=0)
+    vectors_learning_rate: float = Field(1e-3, ge=0)
     """Of the token vectors; 0: they stay as they are."""
 
 

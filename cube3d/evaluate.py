@@ -17,6 +17,7 @@ from cube3d.intervals import Bootstrap, Floats
 from cube3d.methods import Method, measure_speeds
 from cube3d.metrics import METRICS, anisotropy, effective_dimensions, per_question
 from cube3d.model import CubeModel
+from cube3d.probe import minimal_pairs, told_apart
 from cube3d.run import Run
 from cube3d.subsets import ALL, HEADWORD, OTHER, is_headword_question
 from cube3d.teacher_results import teacher_results
@@ -42,7 +43,8 @@ class Evaluation:
         headword: :func:`cube3d.subsets.is_headword_question`, ``[N]``.
         values: for each method and metric, ``[N]`` values.
         properties: for each method ``parameters``, ``anisotropy`` and ``effective_dimensions``; ``bytes`` and
-            ``questions_a_second`` of those that can be asked.
+            ``questions_a_second`` of those that can be asked; ``told_apart``, of readers and teachers, is the share of
+            minimal pairs (:mod:`cube3d.probe`) that they tell apart.
     """
 
     seed: int
@@ -66,7 +68,11 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
     """
     parts, test = run.parts, run.parts.test
     methods = all_methods(run, say)
-    center = parts.train.answer.mean(0)
+    # For a method that reads the answers itself, the mean of the training answers as it reads them.
+    center = {
+        name: (parts.train if method.bank is None else method.bank(parts.train)).answer.mean(0)
+        for name, method in methods.items()
+    }
     own = {name: test if method.bank is None else method.bank(test) for name, method in methods.items()}
     predictions = {name: method.predict(test) for name, method in methods.items()}
     if any(method.read for method in methods.values()):
@@ -83,6 +89,11 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
         }
         for name, prediction in predictions.items()
     }
+    if run.settings.model == "reader":
+        for name, method in methods.items():
+            if method.read is not None and method.bank is None:
+                found = told_apart(minimal_pairs(), method.read, run.ensemble.answers)
+                properties[name]["told_apart"] = found["all"]
     for name, speed in speeds.items():
         properties[name] |= {"bytes": float(methods[name].size or 0), "questions_a_second": speed}
     evaluation = Evaluation(
@@ -94,7 +105,9 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
         group=[label[group] for group in test.group.tolist()],
         headword=[is_headword_question(pair.question) for pair in test.pairs],
         values={
-            name: {metric: values.tolist() for metric, values in per_question(prediction, own[name], center).items()}
+            name: {
+                metric: values.tolist() for metric, values in per_question(prediction, own[name], center[name]).items()
+            }
             for name, prediction in predictions.items()
         },
         properties=properties,

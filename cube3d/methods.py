@@ -35,7 +35,7 @@ class Method:
     predict: Callable[[Part], Tensor]
     parameters: int
     size: int | None = None
-    read: Callable[[Sequence[str]], object] | None = None
+    read: Callable[[Sequence[str]], Tensor] | None = None
     bank: Callable[[Part], Part] | None = None
 
 
@@ -56,14 +56,14 @@ def measure_speeds(methods: Mapping[str, Method], questions: Sequence[str]) -> d
     return {name: statistics.median(speeds) for name, speeds in found.items()}
 
 
-def _fitting(read: Callable[[Sequence[str]], object], questions: Sequence[str]) -> int:
+def _fitting(read: Callable[[Sequence[str]], Tensor], questions: Sequence[str]) -> int:
     """How many questions take about half a second. The first call loads what must be loaded."""
     few = _repeated(questions, 16)
     read(few)
     return max(16, round(len(few) * SECONDS / _seconds(read, few)))
 
 
-def _seconds(read: Callable[[Sequence[str]], object], texts: Sequence[str]) -> float:
+def _seconds(read: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> float:
     start = time.perf_counter()
     read(texts)
     return time.perf_counter() - start

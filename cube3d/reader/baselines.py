@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cube3d.config import HEADS, ReaderSettings
+from cube3d.baselines import parameter_count, ridge
+from cube3d.config import HEADS, ReaderSettings, Settings
 from cube3d.methods import Method
-from cube3d.model import load_model
+from cube3d.mixture import mix
+from cube3d.model import CubeConfig, CubeModel, load_model
 from cube3d.reader.model import ReaderModel
 from cube3d.reader.model2vec import static_method, static_model, static_table
 from cube3d.reader.train import distilled_reader, new_reader, tuned_reader
 from cube3d.teachers.transformer import TransformerTeacher
+from cube3d.trainer import fit
 from cube3d.vectors import Part
 
 if TYPE_CHECKING:
     from cube3d.run import Run
+
+MAPPING = "mapping cube"
 
 DISTILLED = "{}, distilled"
 """Name of a reader's row before it is tuned on pairs."""
@@ -37,6 +42,7 @@ def reader_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
     - ``lattice off``, ``bag``, ``transformer layer``, ``convolutions``: see :func:`variants`; each distilled, and
       tuned.
     - ``Model2Vec``: of the first teacher, both sides; and a bag that starts from it, distilled on the same texts.
+    - ``mapping cube``: reads no text; it carries the teachers' vector of the question to the answer's.
 
     Args:
         run: of a reader, trained.
@@ -56,7 +62,7 @@ def reader_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
     for name, settings in variants(run.settings.reader, model).items():
         methods[name] = _method(_trained(name, settings, run, say))
         methods[DISTILLED.format(name)] = _method(load_model(ReaderModel, _folder(run, name) / "distilled"))
-    return methods | _model2vec(run, say)
+    return {**methods, **_model2vec(run, say), MAPPING: _mapping_cube(run, say)}
 
 
 def _model2vec(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
@@ -65,13 +71,15 @@ def _model2vec(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
         return {}
     table = static_table(static, run.material.tokenizer.texts())
     bag = run.settings.reader.model_copy(update={"context": "none", "cells": [1, 1], "width": table.shape[1]})
-    trained = _trained("Model2Vec", bag, run, say, table)
-    distilled = load_model(ReaderModel, _folder(run, "Model2Vec") / "distilled")
-    return {
-        "Model2Vec": static_method(static),
-        DISTILLED.format("Model2Vec"): _method(distilled),
-        "Model2Vec, tuned": _method(trained),
-    }
+    name = DISTILLED.format("Model2Vec")
+    folder = _folder(run, name)
+    model = new_reader(run.material, bag, run.parts.train.answer.shape[1], table)
+    if not folder.is_dir():
+        say(f"training the baseline {name}")
+    training = folder.with_name(f".{folder.name}-training")
+    distilled_reader(model, run.material, run.parts, folder, training, None)
+    shutil.rmtree(training, ignore_errors=True)
+    return {"Model2Vec": static_method(static), name: _method(model)}
 
 
 def variants(reader: ReaderSettings, model: ReaderModel) -> dict[str, ReaderSettings]:
@@ -112,15 +120,37 @@ def _folder(run: Run, name: str) -> Path:
     return run.baselines_folder / name.replace(" ", "_").lower()
 
 
-def _trained(
-    name: str, settings: ReaderSettings, run: Run, say: Callable[[str], None], vectors: Tensor | None = None
-) -> ReaderModel:
+def _mapping_cube(run: Run, say: Callable[[str], None]) -> Method:
+    """The default cube that carries the teachers' vector of the question to the answer's, trained on the same pairs."""
+    defaults = Settings(model="mapping", seed=run.settings.seed)
+    folder = _folder(run, MAPPING)
+    training = folder.with_name(f".{folder.name}-training")
+    if not folder.is_dir():
+        say(f"training the baseline {MAPPING}")
+        torch.manual_seed(defaults.seed)
+        dim = run.parts.train.answer.shape[1]
+        model = CubeModel(CubeConfig(dim=dim, cube=defaults.cube.model_dump(), loss=defaults.loss.model_dump()))
+        fit(model, run.parts.train, run.parts.validation, defaults.training, training, defaults.seed)
+        mix(model, ridge(run.parts, residual=True), run.parts, defaults.training.stop_on)
+        model.save(folder)
+        shutil.rmtree(training)
+    cube = load_model(CubeModel, folder)
+    teacher, size = _teacher_reads(run), _teacher_size(run)
+    return Method(
+        cube.predict,
+        parameter_count(cube),
+        None if size is None else size + sum(p.numel() * p.element_size() for p in cube.parameters()),
+        lambda texts: cube.map(teacher(texts)),
+    )
+
+
+def _trained(name: str, settings: ReaderSettings, run: Run, say: Callable[[str], None]) -> ReaderModel:
     """The variant tuned, and beside it distilled, trained as the run's reader was, unless its folder has it already."""
     folder = _folder(run, name)
     tuned, training = folder / "tuned", folder / "training"
     if not tuned.is_dir():
         say(f"training the baseline {name}")
-        model = new_reader(run.material, settings, run.parts.train.answer.shape[1], vectors)
+        model = new_reader(run.material, settings, run.parts.train.answer.shape[1])
         distilled_reader(model, run.material, run.parts, folder / "distilled", training / "distilling", None)
         tuned_reader(model, run.material, run.parts, training / "tuning", False)
         model.save(tuned)
@@ -152,9 +182,9 @@ def _teacher_size(run: Run) -> int | None:
     return sum(sizes)
 
 
-def _teacher_reads(run: Run) -> Callable[[object], object]:
-    def read(texts: object) -> object:
-        vectors = [F.normalize(member.teacher.embed(texts), dim=-1) for member in run.ensemble.members]  # type: ignore[arg-type]
+def _teacher_reads(run: Run) -> Callable[[Sequence[str]], Tensor]:
+    def read(texts: Sequence[str]) -> Tensor:
+        vectors = [F.normalize(member.teacher.embed(texts), dim=-1) for member in run.ensemble.members]
         return run.ensemble.fusion.questions(vectors)
 
     return read

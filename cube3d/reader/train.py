@@ -16,6 +16,7 @@ from cube3d.data import Pair, Split
 from cube3d.data.tasks import task_mix
 from cube3d.files import load_json, replacing, save_json
 from cube3d.model import load_model
+from cube3d.probe import minimal_pairs
 from cube3d.progress import progress
 from cube3d.reader.corpus import Corpus, write_corpus
 from cube3d.reader.distill import distill, going_on
@@ -95,11 +96,13 @@ def prepare(
     if (folder / "about.json").exists():
         return material
     training = [pairs[i] for i in split.train]
+    others = (pairs[i] for i in (*split.validation, *split.test))
     held_out = HeldOut(
-        text for i in (*split.validation, *split.test) for text in (pairs[i].prompt, pairs[i].question, pairs[i].answer)
+        [text for pair in others for text in (pair.prompt, pair.question, pair.answer)]
+        + [text for pair in minimal_pairs() for text in (pair.first, pair.second)]
     )
     own: list[str] = []
-    others: list[list[str]] = []
+    further: list[list[str]] = []
     dropped = 0
     for source in settings.texts.sources:
         texts = list(dict.fromkeys(progress(read_texts([source], training, say), source, None)))
@@ -108,10 +111,10 @@ def prepare(
         if source == PAIRS:
             own += kept
         else:
-            others.append(kept)
+            further.append(kept)
     # Those of the pairs come on top, and whoever has a text first keeps it.
     count = settings.texts.count
-    texts = chosen([own, *others], None if count is None else len(set(own)) + count, first=True)
+    texts = chosen([own, *further], None if count is None else len(set(own)) + count, first=True)
     say(f"{len(texts)} texts to distill from; {dropped} say what is held out and are left out")
     reader = settings.reader
     if reader.tokenizer == "trained":

@@ -107,6 +107,18 @@ def gain_table(results: dict[str, Any], metrics: Sequence[str] = METRICS) -> Tab
     return Table(f"Gain over {control}", ["questions", *map(metric_name, metrics)], rows)
 
 
+USE = {
+    "MB": ("bytes", 1e-6, 1),
+    "questions/s": ("questions_a_second", 1.0, 0),
+    "told apart": ("told_apart", 1.0, 2),
+}
+"""Columns of what can be asked: the property, its scale and digits."""
+
+
+def _number(value: float | None, scale: float, digits: int) -> str:
+    return "" if value is None else f"{value * scale:,.{digits}f}"
+
+
 def method_table(results: dict[str, Any], subset: str = ALL, metrics: Sequence[str] = METRICS) -> Table:
     """The model and every baseline, for a subset that was measured."""
     rows = []
@@ -117,17 +129,13 @@ def method_table(results: dict[str, Any], subset: str = ALL, metrics: Sequence[s
         shape = (
             [f"{properties['anisotropy']:.3f}", f"{properties['effective_dimensions']:.1f}"] if subset == ALL else []
         )
-        use = []
-        if asked and "bytes" in properties:
-            use = [f"{properties['bytes'] / 1e6:,.1f}", f"{properties['questions_a_second']:,.0f}"]
-        elif asked:
-            use = ["", ""]
+        use = [_number(properties.get(key), scale, digits) for key, scale, digits in USE.values()] if asked else []
         rows.append([name, f"{properties['parameters']:,.0f}", *use, *cells, *shape])
     shape_header = ["anisotropy", "effective dimensions"] if subset == ALL else []
     header = [
         "method",
         "parameters",
-        *(["MB", "questions/s"] if asked else []),
+        *(USE if asked else []),
         *map(metric_name, metrics),
         *shape_header,
     ]
