@@ -5,8 +5,8 @@ PYTHON = $(VENV)/bin/python
 
 .PHONY: demo test lint format
 
-demo: ## train on the bundled pairs with the embedded teacher, print the results, ask a question
-	tools/install.sh $(VENV) cube3d
+demo: ## train a reader on the bundled pairs, taught by the embedded teacher, print the results, ask a question
+	tools/install.sh $(VENV) cube3d,model2vec
 	rm -rf $(RUN)
 	$(VENV)/bin/cube3d train --out $(RUN)
 	$(VENV)/bin/cube3d evaluate $(RUN)

@@ -429,6 +429,10 @@ READER_DEFAULTS: dict[str, dict[str, Any]] = {
 """Where the tuning of a reader differs from the training of a mapping."""
 
 
+SECTIONS = {"reader": ("reader", "texts", "distillation", "tuning"), "mapping": ("cube", "mixture")}
+"""What of the settings belongs to one model alone."""
+
+
 class Settings(Section):
     """Everything that decides the outcome of a run."""
 
@@ -461,6 +465,15 @@ class Settings(Section):
             if isinstance(given, dict):
                 filled[section] = {**defaults, **given}
         return filled
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Settings:
+        """A section of the other model would change nothing: who sets it wants that model."""
+        other = "mapping" if self.model == "reader" else "reader"
+        for name in SECTIONS[other]:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is set, but belongs to model {other!r} and model is {self.model!r}")
+        return self
 
     @model_validator(mode="after")
     def _every_teacher_has_a_weight(self) -> Settings:

@@ -54,14 +54,16 @@ def test_any_text_comes_back_from_what_was_dumped(yaml_file, text):
 
 @pytest.mark.parametrize("number", [3e-3, 1e-5, 1e22, 0.1, 1 / 3, 5])
 def test_any_number_comes_back_from_what_was_dumped(yaml_file, number):
-    values = {"training": {"learning_rate": number}, "cube": {"checkpoint_every": 3, "shape": [1, 2, 3]}}
+    values = {"model": "mapping", "training": {"learning_rate": number}, "cube": {"checkpoint_every": 3}}
     settings = parse_settings(values, "test")
     assert load_settings(yaml_file(dump_settings(settings))) == settings
 
 
 def test_yaml_file_sets_what_it_names_and_leaves_the_rest(yaml_file):
-    path = yaml_file("seed: 11\ncube:\n  shape: [1, 2, 4]\n  boundary: periodic\nteachers:\n- pooling: last\n")
-    settings, defaults = load_settings(path), Settings()
+    path = yaml_file(
+        "model: mapping\nseed: 11\ncube:\n  shape: [1, 2, 4]\n  boundary: periodic\nteachers:\n- pooling: last\n"
+    )
+    settings, defaults = load_settings(path), Settings(model="mapping")
     assert (settings.seed, settings.cube.shape, settings.cube.boundary) == (11, [1, 2, 4], "periodic")
     assert settings.teachers[0].pooling == "last"
     assert settings.training == defaults.training
@@ -90,7 +92,8 @@ def test_empty_yaml_file_gives_the_defaults(yaml_file):
 )
 def test_override_is_read_as_yaml(override, section, value):
     key = override.partition("=")[0].partition(".")[2]
-    assert getattr(getattr(load_settings(None, [override]), section), key) == value
+    model = "mapping" if section == "cube" else "reader"
+    assert getattr(getattr(load_settings(None, [f"model={model}", override]), section), key) == value
 
 
 def test_override_reaches_a_teacher_of_the_list_by_its_place(yaml_file):
@@ -132,12 +135,34 @@ def test_override_of_the_top_level():
 
 
 def test_override_wins_over_the_file_and_a_later_one_over_an_earlier(yaml_file):
-    path = yaml_file("cube:\n  steps: 5\n  hidden: 7\n")
+    path = yaml_file("model: mapping\ncube:\n  steps: 5\n  hidden: 7\n")
     settings = load_settings(path, ["cube.steps=6", "cube.steps=8"])
     assert (settings.cube.steps, settings.cube.hidden) == (8, 7)
 
 
+def test_each_model_has_its_own_defaults_where_they_differ():
+    reader, mapping = Settings(), Settings(model="mapping")
+    assert reader.model == "reader"
+    assert reader.training.learning_rate < mapping.training.learning_rate
+    assert load_settings(None, ["training.epochs=3"]).training.learning_rate == reader.training.learning_rate
+
+
 # What is refused
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["cube.steps=2"], "cube is set, but belongs to model 'mapping' and model is 'reader'"),
+        (["mixture=none"], "mixture is set, but belongs to model 'mapping'"),
+        (["model=mapping", "reader.steps=2"], "reader is set, but belongs to model 'reader' and model is 'mapping'"),
+        (["model=mapping", "texts.count=10"], "texts is set"),
+        (["model=mapping", "tuning.hold=1"], "tuning is set"),
+    ],
+)
+def test_a_section_of_the_other_model_is_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load_settings(None, overrides)
 
 
 def test_unknown_key_at_the_top_names_the_valid_ones_and_the_close_one(problem):
