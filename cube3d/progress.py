@@ -70,6 +70,12 @@ class Progress:
             self._bar.close()
 
 
+def say(line: str) -> None:
+    """A line on standard output, above the bars if there are any."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
 def progress(items: Iterable[Item], name: str, total: int | None) -> Iterator[Item]:
     """The items, with their progress.
 

@@ -43,6 +43,7 @@ from cube3d.errors import UserError
 from cube3d.files import load_json, replacing, save_json, save_text
 from cube3d.mixture import mix
 from cube3d.model import AnswerModel, CubeConfig, CubeModel, load_model
+from cube3d.progress import say
 from cube3d.reader.model import ReaderModel
 from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
 from cube3d.vectors import Parts, embed_parts
@@ -111,7 +112,7 @@ class Run:
         """What the run's reader is made of; prepared now if it is not there."""
         from cube3d.reader.train import prepare
 
-        return prepare(self.texts_folder, self.settings, self.pairs, self.split, self.ensemble, print)
+        return prepare(self.texts_folder, self.settings, self.pairs, self.split, self.ensemble, say)
 
     @cached_property
     def model(self) -> AnswerModel:
@@ -278,7 +279,7 @@ def train(run: Run, progress: bool = True) -> None:
             run.parts,
             run.distilled_folder,
             run.training_folder / "distilling",
-            print if progress else None,
+            say if progress else None,
         )
         trained = tuned_reader(model, run.material, run.parts, run.training_folder / "tuning", progress)
         checks += trained.checks

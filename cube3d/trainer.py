@@ -23,7 +23,7 @@ from cube3d.curriculum import competence
 from cube3d.errors import StorageError, UserError
 from cube3d.metrics import LOSSES, measure
 from cube3d.model import AnswerModel
-from cube3d.progress import Progress
+from cube3d.progress import Progress, say
 from cube3d.training_pairs import TrainingPairs
 from cube3d.vectors import Part
 
@@ -107,11 +107,10 @@ class EpochLine(TrainerCallback):
         if not state.is_world_process_zero:
             return
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        print(
+        say(
             f"epoch {round(state.epoch):3d}/{args.num_train_epochs:.0f}  step {state.global_step:5d}  "
             f"loss {losses[-1]:.4f}  validation: loss {metrics['eval_loss']:.4f}  "
-            f"ranking loss {metrics['eval_ranking_loss']:.4f}  MRR {metrics['eval_mrr']:.4f}",
-            flush=True,
+            f"ranking loss {metrics['eval_ranking_loss']:.4f}  MRR {metrics['eval_mrr']:.4f}"
         )
 
 

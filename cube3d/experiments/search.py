@@ -26,6 +26,7 @@ from cube3d.experiments.space import grid, parse_space, samples
 from cube3d.experiments.variants import InfeasibleError, Variants, describe, measured, plain
 from cube3d.files import load_json, save_json
 from cube3d.metrics import METRICS
+from cube3d.progress import Progress, say
 from cube3d.run import Run
 
 
@@ -50,7 +51,7 @@ class SearchPlan(Plan):
         return self
 
 
-def search(folder: Path, base: Settings, plan: SearchPlan, say: Callable[[str], None] = print) -> dict[str, Any]:
+def search(folder: Path, base: Settings, plan: SearchPlan, say: Callable[[str], None] = say) -> dict[str, Any]:
     """Goes through the space, or on through what is left of it, and measures the winner.
 
     Args:
@@ -82,6 +83,8 @@ def search(folder: Path, base: Settings, plan: SearchPlan, say: Callable[[str], 
         study.tell(stale.number, state=TrialState.FAIL)
     total = plan.trials or len(combinations)
     told = _told(study)
+    shown = Progress("searching", total)
+    shown.skip(len(told))
     while study.get_trials(states=[TrialState.WAITING]) if combinations else len(told) < total:
         # Seeded by what is known, a resumed search proposes what an uninterrupted one would have.
         study.sampler = optuna.samplers.TPESampler(seed=len(told))
@@ -99,6 +102,8 @@ def search(folder: Path, base: Settings, plan: SearchPlan, say: Callable[[str], 
         told = _told(study)
         say(f"point {len(told)}/{total}  {describe(changes)}  {result}")
         _save(folder, _points(told), plan)
+        shown.advance()
+    shown.close()
     best, *_ = points = _points(told)
     if "infeasible" in best:
         raise UserError(f"{folder}: no point of the space could be trained; the first: {best['infeasible']}")

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cube3d.errors import StorageError, UserError
+from cube3d.progress import progress
 from cube3d.teachers.teacher import Teacher
 
 CACHE_VARIABLE = "CUBE3D_CACHE"
@@ -50,8 +51,9 @@ def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
             database.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB NOT NULL)")
             vectors = _kept(database, list(keys.values()))
             missing = [text for text in keys if keys[text] not in vectors]
-            for start in range(0, len(missing), CHUNK):
-                chunk = missing[start : start + CHUNK]
+            chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+            # Who embeds a chunk at a time shows a progress of its own.
+            for chunk in progress(chunks, "teacher vectors", len(missing)) if len(chunks) > 1 else chunks:
                 new = _unit(teacher, chunk).numpy().astype("<f4")
                 rows = {keys[text]: row.tobytes() for text, row in zip(chunk, new, strict=True)}
                 with database:
