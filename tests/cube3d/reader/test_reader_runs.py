@@ -1,6 +1,7 @@
 """A reader from training to answering: it learns, resumes bit for bit, needs no teacher, stands beside its peers."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -123,6 +124,33 @@ def test_other_readers_train_and_load(reader_config_file, tmp_path, override):
     run = runs.load(folder)
     prediction = run.model.predict(run.parts.test)
     torch.testing.assert_close(prediction.norm(dim=-1), torch.ones(len(prediction)))
+
+
+def test_several_teachers_are_one_target(reader_config_file, tiny_teacher, tmp_path):
+    """The reader speaks in the space of both teachers, one after the other, and so do its token vectors."""
+    folder = tmp_path / "run"
+    teachers = ", ".join(
+        f"{{model: {tiny_teacher}, max_length: 64, pooling: {pooling}}}" for pooling in ("mean", "cls")
+    )
+    options = [f"teachers=[{teachers}]", "distillation.epochs=1", "training.epochs=1"]
+    assert main(["train", "--config", str(reader_config_file), "--out", str(folder), *options]) == 0
+    run = runs.load(folder)
+    assert run.model.table.width == run.model.config.dim == 32
+    part = run.parts.test
+    assert F.cosine_similarity(run.model.predict(part), part.question).mean() > 0.3
+
+
+def test_word_vectors_teach_a_reader_with_a_tokenizer_of_its_own(reader_config_file, pairs_file, tmp_path):
+    folder, vectors = tmp_path / "run", tmp_path / "words.vec"
+    words = sorted(set(re.findall(r"[a-z]+", pairs_file.read_text().lower())))
+    draw = torch.Generator().manual_seed(0)
+    rows = "".join(f"{word} {' '.join(f'{x:.3f}' for x in torch.randn(8, generator=draw))}\n" for word in words)
+    vectors.write_text(f"{len(words)} 8\n{rows}")
+    options = [f"teachers=[{{model: {vectors}}}]", "reader.tokenizer=trained", "reader.vocabulary=200"]
+    assert main(["train", "--config", str(reader_config_file), "--out", str(folder), *options]) == 0
+    run = runs.load(folder)
+    known = (run.material.vectors.norm(dim=1) > 0).sum()
+    assert 10 < known < len(run.material.tokenizer)  # parts of words have no vector, and start from zero
 
 
 def test_a_frozen_table_stays_as_the_teachers_make_it(reader_config_file, tmp_path):
