@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAPPING = "mapping cube"
 
-DISTILLED = "{}, distilled"
+DISTILLED = "{} (distilled)"
 """Name of a reader's row before it is tuned on pairs."""
 
 
@@ -55,9 +55,9 @@ def reader_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
         "reader": _method(model),
         "teacher": Method(lambda part: part.question, 0, _teacher_size(run), _teacher_reads(run)),
         DISTILLED.format("reader"): _method(distilled),
-        "reader, both sides": _both_sides(model),
-        "reader, float16": _method(model.stored("float16")),
-        "reader, int8": _method(model.stored("int8")),
+        "reader (both sides)": _both_sides(model),
+        "reader (float16)": _method(model.stored("float16")),
+        "reader (int8)": _method(model.stored("int8")),
     }
     for name, settings in variants(run.settings.reader, model).items():
         methods[name] = _method(_trained(name, settings, run, say))
@@ -159,10 +159,7 @@ def _trained(name: str, settings: ReaderSettings, run: Run, say: Callable[[str],
 
 
 def _method(model: ReaderModel) -> Method:
-    parameters = sum(
-        model.get_parameter(name).numel() for name in model.trainable() if not name.startswith("objective")
-    )
-    return Method(model.predict, parameters, model.size, model.embed)
+    return Method(model.predict, model.fitted, model.size, model.embed)
 
 
 def _both_sides(model: ReaderModel) -> Method:

@@ -180,6 +180,13 @@ class ReaderModel(AnswerModel):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
+    def fitted(self) -> int:
+        """Numbers that were fitted to texts and pairs, in whatever format the table is stored now."""
+        names = [name for name in self.trainable() if not name.startswith(("objective.", "table."))]
+        table = len(self.table) * self.table.width if self.settings.train_vectors else 0
+        return table + sum(self.get_parameter(name).numel() for name in names)
+
+    @property
     def context_parameters(self) -> int:
         """Learned numbers with which tokens see each other, lift and readout included."""
         names = [

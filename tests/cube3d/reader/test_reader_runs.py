@@ -198,9 +198,11 @@ def test_evaluation_puts_every_peer_beside_the_reader(reader_run, tmp_path, caps
     assert results["main"] == "reader"
     assert results["control"] == "teacher"
     for name in ("reader", "lattice off", "bag", "transformer layer", "convolutions"):
-        assert {name, f"{name}, distilled"} <= set(results["methods"])
+        assert {name, f"{name} (distilled)"} <= set(results["methods"])
         assert results["methods"][name]["questions_a_second"] > 0
-    assert results["methods"]["reader, int8"]["bytes"] < results["methods"]["reader"]["bytes"]
+    assert results["methods"]["reader (int8)"]["bytes"] < results["methods"]["reader"]["bytes"]
+    sizes = {results["methods"][name]["parameters"] for name in ("reader", "reader (int8)", "reader (distilled)")}
+    assert sizes == {sum(p.numel() for n, p in run.model.named_parameters() if not n.startswith("objective."))}
     assert "The reader" in capsys.readouterr().out
     assert (folder / "report.html").read_text().count("data:image/png") >= 4
 
