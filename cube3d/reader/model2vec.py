@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,15 +29,15 @@ def static_model(teacher: Teacher, folder: Path, say: Callable[[str], None]) -> 
         folder: where it is kept.
         say: gets the reason.
     """
-    if importlib.util.find_spec("model2vec") is None or importlib.util.find_spec("skeletoken") is None:
-        say("no rows for Model2Vec: it is not installed; pip install 'cube-kernels[model2vec]'")
+    try:
+        from model2vec import StaticModel
+        from model2vec.distill import distill
+    except ImportError as error:
+        say(f"no rows for Model2Vec ({error}); pip install 'cube-kernels[model2vec]'")
         return None
     if not isinstance(teacher, TransformerTeacher) or teacher.source.gguf or teacher.source.with_code:
         say(f"no rows for Model2Vec: it takes a transformer in a folder of safetensors, not {teacher}")
         return None
-    from model2vec import StaticModel
-    from model2vec.distill import distill
-
     if not folder.is_dir():
         say("distilling Model2Vec")
         made = distill(str(teacher.source.folder), device="cpu", pooling=_pooling(teacher))
