@@ -22,6 +22,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -235,7 +236,7 @@ def load(folder: Path) -> Run:
 
 
 def train(run: Run, progress: bool = True) -> None:
-    """Trains the run's cube and writes model, history and audit; goes on from a checkpoint if there is one. Of several
+    """Trains the run's model and writes it, history and audit; goes on from a checkpoint if there is one. Of several
     processes the first one writes.
 
     Raises:
@@ -249,12 +250,25 @@ def train(run: Run, progress: bool = True) -> None:
     checks: list[Check] = [check_split(run.pairs, run.groups, run.split)]
     require(checks)
     process = PartialState(cpu=True)
+    reads = run.settings.model == "reader"
     with process.main_process_first():  # the others find the teacher's vectors in the cache
         # What is wrong with the input shows before a file is written.
-        model = new_model(run)
+        model = None if reads else new_model(run)
+        _ = run.ensemble
     process.wait_for_everyone()  # each has found the folder empty
-    if process.is_main_process and not run.config_file.exists():
+    begins = process.is_main_process and not run.config_file.exists()
+    if begins:
         _write_inputs(run)
+    if model is None:
+        # The texts take long to embed: a run that is killed meanwhile has its inputs, and goes on.
+        process.wait_for_everyone()
+        try:
+            with process.main_process_first():
+                model = new_model(run)
+        except UserError:
+            if begins:
+                shutil.rmtree(run.folder)
+            raise
     if isinstance(model, CubeModel):
         trained = fit(
             model,

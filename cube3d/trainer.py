@@ -287,7 +287,7 @@ def fit(
     checkpoints = complete_checkpoints(folder)
     trainer = _trainer(model, train, validation, settings, folder, seed, beside)
     if checkpoints:
-        _check_processes(checkpoints[-1], trainer.args.world_size)
+        check_processes(checkpoints[-1], trainer.args.world_size)
     if progress:
         trainer.add_callback(EpochLine())
         trainer.add_callback(StepBar("training"))
@@ -297,7 +297,20 @@ def fit(
     return Trained(trainer.state.log_history, checks)
 
 
-def _check_processes(checkpoint: Path, processes: int) -> None:
+def shared(batch_size: int, processes: int, section: str) -> int:
+    """What each of the processes takes of a batch.
+
+    Raises:
+        UserError: they cannot share it.
+    """
+    if batch_size % processes:
+        raise UserError(
+            f"{section}.batch_size is {batch_size}, which {processes} processes cannot share; take a multiple"
+        )
+    return batch_size // processes
+
+
+def check_processes(checkpoint: Path, processes: int) -> None:
     """The Trainer would go on with fresh random states, and say nothing."""
     saved = len(list(checkpoint.glob("rng_state*.pth")))
     if saved != processes:
@@ -362,12 +375,7 @@ def _trainer(
         dataloader_pin_memory=False,
         use_cpu=True,
     )
-    if settings.batch_size % arguments.world_size:
-        raise UserError(
-            f"training.batch_size is {settings.batch_size}, which {arguments.world_size} processes cannot share; "
-            "take a multiple"
-        )
-    arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
+    arguments.per_device_train_batch_size = shared(settings.batch_size, arguments.world_size, "training")
     trainer = AnswerTrainer(
         curriculum=settings.curriculum,
         dropout=settings.dropout,

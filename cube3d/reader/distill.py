@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -17,7 +18,16 @@ from cube3d.losses import Objective
 from cube3d.metrics import ranks
 from cube3d.reader.corpus import Corpus
 from cube3d.reader.model import ReaderModel, pad
-from cube3d.trainer import Beside, CheckpointingTrainer, ParameterWatch, StepBar, Trained, complete_checkpoints
+from cube3d.trainer import (
+    Beside,
+    CheckpointingTrainer,
+    ParameterWatch,
+    StepBar,
+    Trained,
+    check_processes,
+    complete_checkpoints,
+    shared,
+)
 from cube3d.vectors import Part
 
 CHECKPOINTS = 10
@@ -102,13 +112,13 @@ def distill(
         say: gets a line an epoch; None: silent.
 
     Raises:
-        UserError: a checkpoint could not be saved, or a loss is not a number.
+        UserError: a checkpoint could not be saved or is of another number of processes, a loss is not a number, or a
+            batch that the processes cannot share.
     """
     arguments = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,
         max_grad_norm=1.0,
@@ -126,6 +136,7 @@ def distill(
         dataloader_pin_memory=False,
         use_cpu=True,
     )
+    arguments.per_device_train_batch_size = shared(settings.batch_size, arguments.world_size, "distillation")
     trainer = DistillationTrainer(
         objective=_objective(settings, model.config.dim),
         groups=parameter_groups(
@@ -147,6 +158,8 @@ def distill(
         trainer.add_callback(HeldOutLine(model, validation, say))
         trainer.add_callback(StepBar("distilling"))
     checkpoints = complete_checkpoints(folder)
+    if checkpoints:
+        check_processes(checkpoints[-1], arguments.world_size)
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     # The losses of the pairs wait for their turn.
@@ -195,13 +208,14 @@ def going_on(
         learning_rate, weight_decay: of all but the table.
         seed: of the texts that are drawn, for each step by itself, so that a resumed run draws the same.
     """
-    objective = _objective(distillation, model.config.dim)
+    objective, process = _objective(distillation, model.config.dim), PartialState(cpu=True)
     distilled = model.table.vectors.detach().clone() if tuning.hold else None
 
     def losses(step: int) -> dict[str, Tensor]:
         found = {}
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rows = torch.randint(len(corpus), (distillation.batch_size,), generator=draw).tolist()
+        drawn = torch.randint(len(corpus), (distillation.batch_size,), generator=draw)
+        rows = drawn[process.process_index :: process.num_processes].tolist()
         batch = pad([corpus[row] for row in rows])
         target = batch.pop("target")
         if tuning.distillation:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from cube3d.audit import Check
@@ -198,10 +199,13 @@ def distilled_reader(
             trained = distill(
                 model, material.corpus, parts.validation, settings.distillation, training, settings.seed, say
             )
-        with replacing(folder) as temporary:
-            model.save_in(temporary)
-            save_json(temporary / LOG, trained.history)
-            save_json(temporary / AUDIT, [check.as_dict() for check in trained.checks])
+        process = PartialState(cpu=True)
+        if process.is_main_process:
+            with replacing(folder) as temporary:
+                model.save_in(temporary)
+                save_json(temporary / LOG, trained.history)
+                save_json(temporary / AUDIT, [check.as_dict() for check in trained.checks])
+        process.wait_for_everyone()
     model.load_state_dict(load_model(ReaderModel, folder).state_dict())
     return [Check(**check) for check in load_json(folder / AUDIT)]
 

@@ -108,6 +108,28 @@ def test_a_run_killed_in_either_stage_resumes_bit_for_bit(reader_config_file, re
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
+def test_a_run_killed_before_it_distills_goes_on(reader_config_file, reader_run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cube3d.reader.train.write_corpus", killed)
+        assert main(["train", "--config", str(reader_config_file), "--out", str(folder)]) == 130
+    assert main(["train", "--out", str(folder), "--resume"]) == 0
+    whole, resumed = (load_model(ReaderModel, path / "model").state_dict() for path in (reader_run, folder))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_texts_that_cannot_be_read_leave_no_run_behind(reader_config_file, tmp_path, capsys):
+    folder = tmp_path / "run"
+    options = ["--config", str(reader_config_file), "--out", str(folder), "texts.sources=[pairs, gone.txt]"]
+    assert main(["train", *options]) == 2
+    assert "gone.txt: cannot be read" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("storage", ["float16", "int8"])
 def test_a_table_in_fewer_bits_says_nearly_the_same(run, storage):
     texts = [pair.question for pair in run.pairs]
