@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from cube3d.config import Settings
 from cube3d.data.tasks import task_mix
 from cube3d.methods import Method
 from cube3d.metrics import ranks
-from cube3d.mixture import mix
+from cube3d.mixture import Linear, mix
 from cube3d.model import CubeConfig, CubeModel, MappingModel, MLPConfig, MLPModel, load_model
 from cube3d.vectors import Part, Parts
 
@@ -23,22 +23,6 @@ Predictor = Callable[[Tensor], Tensor]
 CUBE = "cube"
 IDENTITY = "identity"
 MEAN_ANSWER = "mean answer"
-
-
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """``q · map + shift``, computed in float64, in the precision of the question.
-
-    Attributes:
-        map: ``[dim, dim]``, float64.
-        shift: ``[dim]``, float64.
-    """
-
-    map: Tensor
-    shift: Tensor
-
-    def __call__(self, questions: Tensor) -> Tensor:
-        return (questions.double() @ self.map + self.shift).to(questions.dtype)
 
 
 RIDGE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

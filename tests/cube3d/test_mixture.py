@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from cube3d import run as runs
 from cube3d.answer import Answerer
-from cube3d.baselines import Linear, parameter_count, ridge, rows, shuffled, sized_mlp
+from cube3d.baselines import parameter_count, ridge, rows, shuffled, sized_mlp
 from cube3d.cli import main
 from cube3d.config import TrainingSettings
 from cube3d.errors import UserError
 from cube3d.metrics import measure
-from cube3d.mixture import SHARES, mix
+from cube3d.mixture import SHARES, Linear, mix
 from cube3d.model import CubeConfig, CubeModel, MLPConfig, MLPModel, load_model
 from tests.cube3d.conftest import CUBE, DIM
 
