@@ -286,7 +286,7 @@ def train(run: Run, progress: bool = True) -> None:
         assert isinstance(model, ReaderModel)
         from cube3d.reader.train import distilled_reader, tuned_reader
 
-        checks.append(check_texts(run.material.about))
+        checks.append(check_texts(run.material, run.pairs, run.split))
         checks += distilled_reader(
             model,
             run.material,

@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ class StepBar(TrainerCallback):
         if self._shown is not None:
             self._shown.advance(1, self._note)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
+        """After an interrupt, too, of which callbacks hear nothing."""
         if self._shown is not None:
             self._shown.close()
 
@@ -288,10 +290,12 @@ def fit(
     trainer = _trainer(model, train, validation, settings, folder, seed, beside)
     if checkpoints:
         check_processes(checkpoints[-1], trainer.args.world_size)
+    bar = StepBar("training")
     if progress:
         trainer.add_callback(EpochLine())
-        trainer.add_callback(StepBar("training"))
-    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        trainer.add_callback(bar)
+    with closing(bar):
+        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     checks = watch.checks(model.trainable())
     return Trained(trainer.state.log_history, checks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +155,15 @@ def distill(
     )
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
+    bar = StepBar("distilling")
     if say is not None:
         trainer.add_callback(HeldOutLine(model, validation, say))
-        trainer.add_callback(StepBar("distilling"))
+        trainer.add_callback(bar)
     checkpoints = complete_checkpoints(folder)
     if checkpoints:
         check_processes(checkpoints[-1], arguments.world_size)
-    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    with closing(bar):
+        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     # The losses of the pairs wait for their turn.
     return Trained(

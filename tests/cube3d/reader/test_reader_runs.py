@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,6 +129,18 @@ def test_texts_that_cannot_be_read_leave_no_run_behind(reader_config_file, tmp_p
     assert main(["train", *options]) == 2
     assert "gone.txt: cannot be read" in capsys.readouterr().err
     assert not folder.exists()
+
+
+def test_a_run_whose_texts_say_what_is_held_out_fails_its_audit(reader_config_file, tmp_path, monkeypatch, capsys):
+    """Where the filter fails, the audit does not."""
+    monkeypatch.setattr("cube3d.texts.HeldOut.repeated_by", lambda self, text: False)
+    pairs = tmp_path / "all.jsonl"
+    config = yaml.safe_load(reader_config_file.read_text())
+    records = [json.loads(line) for line in Path(config["data"]["pairs"][0]).read_text().splitlines()]
+    pairs.write_text("".join(json.dumps({"text": record["answer"]}) + "\n" for record in records))
+    options = ["--config", str(reader_config_file), "--out", str(tmp_path / "run"), f"texts.sources=[pairs, {pairs}]"]
+    assert main(["train", *options]) == 2
+    assert "the audit failed: no text says what is held out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("storage", ["float16", "int8"])
