@@ -309,7 +309,7 @@ def train(run: Run, progress: bool = True) -> None:
             metric = run.settings.training.stop_on
             share = mix(model, ridge(run.parts, residual=True), run.parts, metric)
             if progress:
-                print(f"share of ridge: {share:g}, the best {metric} on validation", flush=True)
+                say(f"share of ridge: {share:g}, the best {metric} on validation")
         run.save_answers()
         model.save(run.model_folder)
 

@@ -96,7 +96,7 @@ def variants(reader: ReaderSettings, model: ReaderModel) -> dict[str, ReaderSett
     found = {"lattice off": reader.model_copy(update={"steps": 0}), **found}
     for name, context in (("transformer layer", "transformer"), ("convolutions", "convolutions")):
         if context == "transformer" and reader.channels % HEADS:
-            continue
+            continue  # no such layer has these channels
         found[name] = _sized(reader.model_copy(update={"context": context}), model)
     return found
 
@@ -107,9 +107,7 @@ def _sized(peer: ReaderSettings, model: ReaderModel) -> ReaderSettings:
     def count(hidden: int) -> int:
         changed = peer.model_copy(update={"hidden": hidden})
         with torch.device("meta"):
-            return ReaderModel(
-                type(model.config)(**{**model.config.to_dict(), "reader": changed.model_dump()})
-            ).context_parameters
+            return ReaderModel(model.config.with_reader(changed)).context_parameters
 
     one, two = count(1), count(2)
     hidden = max(1, round(1 + (model.context_parameters - one) / (two - one)))
