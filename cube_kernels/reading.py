@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,30 @@ def _check_text(owner: str, name: str, text: Tensor, width: int, mask: Tensor, p
         raise TypeError(f"{owner}: mask is {mask.dtype}; it takes torch.bool, True where a token is")
     if mask.device != text.device:
         raise ValueError(f"{owner}: mask is on {mask.device}, but {name} is on {text.device}; they must agree")
+
+
+class Entered(NamedTuple):
+    """What :meth:`TokenReading.enter` computes of each token alone.
+
+    Attributes:
+        values: the token vectors, ``[..., dim]``, float32 or float64.
+        scale: the root of their mean square, ``[..., 1]``; None without a context.
+        entering: what enters the context, ``[..., entering]``; None without one.
+    """
+
+    values: Tensor
+    scale: Tensor | None
+    entering: Tensor | None
+
+    def at(self, rows: Tensor) -> Entered:
+        """Of a table ``[N, ...]``, the rows at each place ``[B, L]``, int64."""
+        return Entered(*(None if table is None else F.embedding(rows, table) for table in self))  # type: ignore[arg-type]
+
+
+def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """``Σ_t weights_t · values_t``: ``[B, L, 1]`` and ``[B, L, n]`` to ``[B, n]``, in the weights' dtype."""
+    with torch.autocast(weights.device.type, enabled=False):  # it would round the sum
+        return torch.bmm(weights.transpose(1, 2), values.to(weights.dtype)).squeeze(1)
 
 
 class TokenReading(nn.Module):
@@ -146,26 +171,50 @@ class TokenReading(nn.Module):
                 )
         if seed is not None and self.context is None:
             raise ValueError(f"{owner}: seed is {seed}, but there is no context that draws; pass None")
-        padding = ~mask[..., None]
+        # Zeros: padding may hold anything, and zero times NaN is NaN.
+        return self.mix(self.enter(tokens.masked_fill(~mask[..., None], 0)), mask, log_weight, seed)
+
+    def enter(self, tokens: Tensor) -> Entered:
+        """What is computed of each token alone, the first half of :meth:`forward`. Texts that share tokens can share
+        it::
+
+            entered = reading.enter(table)           # [V, dim]
+            reading.mix(entered.at(ids), mask)       # ids: [B, L]
+
+        Args:
+            tokens: ``[..., dim]``.
+        """
         # Half-width numbers from 256 on have no square in float16.
-        values = tokens.to(torch.promote_types(tokens.dtype, torch.float32)).masked_fill(padding, 0)
+        values = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        if self.lift is None:
+            return Entered(values, None, None)
+        tiny = torch.finfo(values.dtype).tiny
+        mean_square = values.square().mean(dim=-1, keepdim=True)
+        # A token of zeros stays one, and is not divided by next to nothing: its gradient would overflow.
+        scale = mean_square.clamp_min(tiny).sqrt()
+        normalized = values / scale.masked_fill(mean_square <= tiny, 1)
+        return Entered(values, scale, self.lift(normalized.to(tokens.dtype)))
+
+    def mix(self, entered: Entered, mask: Tensor, log_weight: Tensor | None = None, seed: int | None = None) -> Tensor:
+        """The second half of :meth:`forward`: the context, and the mean.
+
+        Args:
+            entered: of ``[B, L, dim]``; finite in padding.
+            mask, log_weight, seed: see :meth:`forward`.
+        """
+        owner = type(self).__name__
+        values, scale, entering = entered
+        padding = ~mask[..., None]
         logits = values.new_zeros(mask.shape) if log_weight is None else log_weight.to(values.dtype)
         counted = mask if log_weight is None else mask & (logits != -torch.inf)
-        scale: Tensor | None = None
         leaving: Tensor | None = None
-        if self.context is not None and self.lift is not None and self.read is not None:
-            tiny = torch.finfo(values.dtype).tiny
-            mean_square = values.square().mean(dim=2, keepdim=True)
-            scale = mean_square.clamp_min(tiny).sqrt()
-            # A token of zeros stays one, and is not divided by next to nothing: its gradient would overflow.
-            normalized = values / scale.masked_fill(mean_square <= tiny, 1)
-            entering = self.lift(normalized.to(tokens.dtype)).masked_fill(padding, 0)
-            arguments = (entering, mask) if seed is None else (entering, mask, seed)
-            leaving = self.context(*arguments)
+        if self.context is not None and self.read is not None and entering is not None:
+            entering = entering.masked_fill(padding, 0)
+            leaving = self.context(entering, mask) if seed is None else self.context(entering, mask, seed)
             wanted = (*mask.shape, self.read.in_features)
             if leaving.shape != wanted:
                 raise ValueError(f"{owner}: the context returned shape {list(leaving.shape)}; expected {list(wanted)}")
-            # What a context leaves in padding may be anything, and zero times NaN is NaN.
+            # What a context leaves in padding may be anything.
             leaving = leaving.masked_fill(padding, 0)
             # A sum: Inductor makes another graph of a product with one column, and autocast would round it.
             logits = logits + (leaving * self.read.weight[self.dim]).sum(dim=2) + self.read.bias[self.dim]
@@ -173,14 +222,13 @@ class TokenReading(nn.Module):
         # them, but anomaly detection stops there.
         logits = logits.masked_fill(~counted, -torch.inf).masked_fill(~counted.any(dim=1, keepdim=True), 0)
         weights = logits.softmax(dim=1).masked_fill(~counted, 0)[..., None]
-        # Not a matrix product, which autocast rounds.
-        mean = (weights * values).sum(dim=1)
+        mean = _weighted_sum(weights, values)
         if leaving is not None and scale is not None and self.read is not None:
             # What is read of a mean is the mean of what is read, and takes one product a text instead of one a token.
             scaled = weights * scale
-            change = F.linear((scaled * leaving).sum(dim=1).to(tokens.dtype), self.read.weight[: self.dim])
+            change = F.linear(_weighted_sum(scaled, leaving).to(self.read.weight.dtype), self.read.weight[: self.dim])
             mean = mean + change + scaled.sum(dim=1) * self.read.bias[: self.dim]
-        return self.to_output(mean.to(tokens.dtype))
+        return self.to_output(mean.to(self.to_output.weight.dtype))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, out={self.out}"

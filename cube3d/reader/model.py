@@ -84,27 +84,30 @@ class ReaderModel(AnswerModel):
                 the same for all tokens of a text: from a mean over tokens nothing else would be missed.
         """
         mask = attention_mask.bool()
-        if len(mask) < 2 * GROUPS:
-            return self._read(self.table(input_ids), self.log_weight[input_ids], mask, kept)
         # Each token once: the gradient of the table is as large as the table, for every look-up that there is.
         numbers, places = input_ids.unique(return_inverse=True)
         vectors, log_weight = self.table(numbers), self.log_weight[numbers]
+        entered = self.reading.enter(vectors)
         lengths = mask.sum(dim=1)
         order = lengths.argsort(stable=True)
         read = []
-        for rows in order.chunk(GROUPS):
+        for rows in order.chunk(GROUPS if len(mask) >= 2 * GROUPS else 1):
             place = places[rows, : int(lengths[rows[-1]])]
-            own = None if kept is None else kept[rows]
-            read.append(self._read(vectors[place], log_weight[place], mask[rows, : place.shape[1]], own))
-        return torch.cat(read)[order.argsort()]
+            if kept is None:
+                own = entered.at(place)
+            else:
+                share = kept[rows].float().mean(dim=1, keepdim=True).clamp_min(1 / kept.shape[1])
+                own = self.reading.enter(F.embedding(place, vectors) * (kept[rows] / share)[:, None])
+            present = self._kept_tokens(mask[rows, : place.shape[1]])
+            read.append(self.reading.mix(own, present, log_weight[place]))
+        return F.normalize(torch.cat(read)[order.argsort()], dim=-1)
 
-    def _read(self, tokens: Tensor, log_weight: Tensor, mask: Tensor, kept: Tensor | None) -> Tensor:
-        if kept is not None:
-            tokens = tokens * (kept / kept.float().mean(dim=1, keepdim=True).clamp_min(1 / kept.shape[1]))[:, None]
-        if self.training and self.settings.token_dropout:
-            left = torch.rand(mask.shape, device=mask.device) >= self.settings.token_dropout
-            mask = mask & (left | ~(mask & left).any(dim=1, keepdim=True))  # a text keeps something
-        return F.normalize(self.reading(tokens, mask, log_weight), dim=-1)
+    def _kept_tokens(self, mask: Tensor) -> Tensor:
+        """The mask without the tokens that training leaves out; a text keeps something."""
+        if not (self.training and self.settings.token_dropout):
+            return mask
+        left = torch.rand(mask.shape, device=mask.device) >= self.settings.token_dropout
+        return mask & (left | ~(mask & left).any(dim=1, keepdim=True))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, kept: Tensor | None = None, **labels: Tensor | None
@@ -217,12 +220,11 @@ def pad(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Token numbers of several texts as one tensor with its mask, and what else the rows have stacked."""
     tokens = [row["input_ids"] for row in rows]
     lengths = torch.tensor([len(row) for row in tokens])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    padded = torch.zeros(mask.shape, dtype=torch.long)
+    padded[mask] = torch.cat(tokens)
     others = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "input_ids"}
-    return {
-        "input_ids": nn.utils.rnn.pad_sequence(tokens, batch_first=True),
-        "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long(),
-        **others,
-    }
+    return {"input_ids": padded, "attention_mask": mask.long(), **others}
 
 
 AutoConfig.register(ReaderConfig.model_type, ReaderConfig)

@@ -117,6 +117,20 @@ def test_a_cube_is_its_formula(boundary, rule):
             torch.testing.assert_close(read[row], expected, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("make", [cube, lambda: TokenReading(DIM)], ids=["cube", "bag"])
+def test_texts_that_share_tokens_share_what_is_computed_of_each_alone(make):
+    """Of a table, the two halves say what the whole says of its rows laid out; and have the same gradient."""
+    reading = drawn(make()).double()
+    table = torch.randn(6, DIM, dtype=torch.float64, requires_grad=True)
+    ids, mask = torch.tensor([[3, 1, 3, 0], [5, 3, 0, 0]]), torch.tensor([[True] * 4, [True, True, False, False]])
+    whole = reading(table[ids], mask)
+    halves = reading.mix(reading.enter(table).at(ids), mask)
+    torch.testing.assert_close(halves, whole, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(read.square().sum(), table)[0] for read in (whole, halves)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+    assert gradients[0].any(dim=1).tolist() == [True, True, False, True, False, True]
+
+
 def test_a_cube_commutes_with_a_positive_factor():
     """But for the output's bias; with a token of zeros among the others, too."""
     reading = drawn(cube()).double()
