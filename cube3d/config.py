@@ -238,9 +238,10 @@ class ReaderSettings(LatticeSettings):
     """Cells a token has along D and H; the text lies along W."""
     channels: int = 64
     neighborhood: str | list[Offset] = "line"
-    radius: int = 2
+    radius: int = 4
     filters: int = 2
     hidden: int = 128
+    steps: int = Field(2, ge=0)
     token_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the tokens that training leaves out."""
 

@@ -43,8 +43,10 @@ class Evaluation:
         headword: :func:`cube3d.subsets.is_headword_question`, ``[N]``.
         values: for each method and metric, ``[N]`` values.
         properties: for each method ``parameters``, ``anisotropy`` and ``effective_dimensions``; ``bytes`` and
-            ``questions_a_second`` of those that can be asked; ``told_apart``, of readers and teachers, is the share of
-            minimal pairs (:mod:`cube3d.probe`) that they tell apart.
+            ``questions_a_second`` of those that can be asked; ``told_apart`` of those that
+            have a ``probe``: the share of all questions, ``alone``.
+        probe: for each reader and the teachers, and each kind of minimal pair, the ``alone`` and ``paired`` of
+            :class:`cube3d.probe.ToldApart`.
     """
 
     seed: int
@@ -56,6 +58,7 @@ class Evaluation:
     headword: list[bool]
     values: dict[str, dict[str, list[float]]]
     properties: dict[str, dict[str, float]]
+    probe: dict[str, dict[str, dict[str, float]]]
 
 
 def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
@@ -89,11 +92,13 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
         }
         for name, prediction in predictions.items()
     }
+    probe = {}
     if run.settings.model == "reader":
         for name, method in methods.items():
             if method.read is not None and method.bank is None:
                 found = told_apart(minimal_pairs(), method.read, run.ensemble.answers)
-                properties[name]["told_apart"] = found["all"]
+                probe[name] = {kind: asdict(shares) for kind, shares in found.items()}
+                properties[name]["told_apart"] = found["all"].alone
     for name, speed in speeds.items():
         properties[name] |= {"bytes": float(methods[name].size or 0), "questions_a_second": speed}
     evaluation = Evaluation(
@@ -111,6 +116,7 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
             for name, prediction in predictions.items()
         },
         properties=properties,
+        probe=probe,
     )
     run.save_results("questions", asdict(evaluation))
     run.save_results("metrics", summarize([evaluation]))
@@ -161,8 +167,8 @@ def summarize(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
     Returns:
         JSON-ready: ``main`` and ``control``, names of methods; ``seeds`` and ``answers`` by run; ``methods``: for each
-        its properties (means over the runs); and ``subsets``: for ``all``, ``headword`` and ``other``
-        questions how many different ones there are, in how many ``groups``, and if these are at least two,
+        its properties, and ``probe``, as there (means over the runs); and ``subsets``: for ``all``, ``headword`` and
+        ``other`` questions how many different ones there are, in how many ``groups``, and if these are at least two,
         ``means[method][metric]`` as :class:`cube3d.intervals.Estimate` and ``gains[method][metric]``, the main method
         minus that method paired over questions, as :class:`cube3d.intervals.Difference`.
     """
@@ -185,6 +191,13 @@ def summarize(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         "methods": {
             name: {key: float(np.mean([e.properties[name][key] for e in evaluations])) for key in properties}
             for name, properties in evaluations[0].properties.items()
+        },
+        "probe": {
+            name: {
+                kind: {key: float(np.mean([e.probe[name][kind][key] for e in evaluations])) for key in shares}
+                for kind, shares in by_kind.items()
+            }
+            for name, by_kind in evaluations[0].probe.items()
         },
         "subsets": {
             subset: {"questions": len(np.unique(question[rows])), "groups": len(np.unique(group[rows]))}

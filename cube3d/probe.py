@@ -2,8 +2,11 @@
 
 Each pair of the probe has one bag of words and two meanings, of one of three kinds: word order ("convert a list to a
 tuple", "a tuple to a list"), negation ("used but not", the other way round) and terms of two words ("search tree",
-"tree search"). A reader tells the two apart if it puts each nearer to the teachers' vector of itself than to that of
-the other. Whatever sees only the bag is right in half of the cases, since a tie counts a half.
+"tree search"). There are two measures, of the cosines between the reader's vectors and the teachers': whether each
+question is nearer to its own teachers' vector than to the other's, and whether the two together are nearer to their own
+than to each other's. The second asks only that the reader moves from the one question to the other as its teachers do;
+for the first, that must be more than the reader's error in this direction. What sees only the bag is right in half of
+the cases, since a tie counts a half.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,11 +44,23 @@ def minimal_pairs() -> list[MinimalPair]:
     return [MinimalPair(**json.loads(line)) for line in lines]
 
 
+@dataclass(frozen=True)
+class ToldApart:
+    """Shares between 0 and 1; a tie counts a half.
+
+    Attributes:
+        alone: of the questions that are nearer to their own teachers' vector than to the other's.
+        paired: of the pairs whose two cosines with their own vectors add up to more than those with each other's.
+    """
+
+    alone: float
+    paired: float
+
+
 def told_apart(
     pairs: Sequence[MinimalPair], read: Callable[[list[str]], Tensor], teach: Callable[[list[str]], Tensor]
-) -> dict[str, float]:
-    """The share of the questions that are nearer to their own teachers' vector than to the other's, for each kind and
-    for ``all``; a tie counts a half.
+) -> dict[str, ToldApart]:
+    """How many of the pairs are told apart, for each kind and for ``all``.
 
     Args:
         pairs: the questions.
@@ -53,11 +69,18 @@ def told_apart(
     """
     texts = [[pair.first for pair in pairs], [pair.second for pair in pairs]]
     ours, theirs = ([F.normalize(f(side), dim=-1) for side in texts] for f in (read, teach))
-    found: dict[str, list[float]] = {"all": []}
-    for own, other in ((0, 1), (1, 0)):
-        lead = (ours[own] * (theirs[own] - theirs[other])).sum(-1)
-        for pair, value in zip(pairs, lead.tolist(), strict=True):
-            right = 0.5 if abs(value) <= TIE else float(value > 0)
-            found["all"].append(right)
-            found.setdefault(pair.kind, []).append(right)
-    return {kind: sum(values) / len(values) for kind, values in found.items()}
+    leads = [(ours[own] * (theirs[own] - theirs[other])).sum(-1) for own, other in ((0, 1), (1, 0))]
+    alone = (_right(leads[0]) + _right(leads[1])) / 2
+    paired = _right(leads[0] + leads[1])
+    kinds = [pair.kind for pair in pairs]
+    found = {}
+    for kind in ("all", *dict.fromkeys(kinds)):
+        rows = torch.tensor([kind in ("all", own) for own in kinds])
+        found[kind] = ToldApart(alone[rows].mean().item(), paired[rows].mean().item())
+    return found
+
+
+def _right(lead: Tensor) -> Tensor:
+    """1 where the lead is positive, a half for a tie."""
+    right = (lead > 0).to(lead.dtype)
+    return torch.where(lead.abs() <= TIE, torch.full_like(lead, 0.5), right)

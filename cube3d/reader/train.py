@@ -23,7 +23,7 @@ from cube3d.reader.corpus import Corpus, write_corpus
 from cube3d.reader.distill import distill, going_on
 from cube3d.reader.model import ReaderConfig, ReaderModel
 from cube3d.reader.tokenizer import TextTokenizer, load_tokenizer, teacher_tokenizer, trained_tokenizer
-from cube3d.reader.vectors import log_weights, reduced, static_vectors
+from cube3d.reader.vectors import log_weights, mapped, reduced, static_vectors
 from cube3d.teachers import Ensemble
 from cube3d.texts import PAIRS, HeldOut, chosen, read_texts
 from cube3d.trainer import Trained, fit
@@ -140,7 +140,7 @@ def new_reader(material: Material, reader: ReaderSettings, dim: int, vectors: Te
         material: tokenizer, vectors and weights.
         reader: its settings; baselines differ from the run's own.
         dim: of the teachers' space.
-        vectors: token vectors ``[V, reader.width]`` to start from instead of the teachers'.
+        vectors: token vectors ``[V, reader.width]`` to start from instead of the teachers', mapped onto those.
     """
     torch.manual_seed(material.settings.seed)
     vocabulary = len(material.tokenizer)
@@ -156,6 +156,7 @@ def new_reader(material: Material, reader: ReaderSettings, dim: int, vectors: Te
     with torch.no_grad():
         if vectors is not None:
             model.table.vectors.copy_(vectors)
+            model.reading.to_output.weight.copy_(mapped(vectors, material.vectors).T)
         elif reader.vectors == "random":
             torch.nn.init.normal_(model.table.vectors, std=model.table.width**-0.5)
         elif reader.width is None:

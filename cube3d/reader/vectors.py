@@ -64,6 +64,13 @@ def reduced(vectors: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return vectors @ back.T, back
 
 
+def mapped(vectors: Tensor, onto: Tensor) -> Tensor:
+    """The linear map ``[width, dim]`` that brings the vectors ``[V, width]`` nearest to others of the same tokens
+    ``[V, dim]``, by least squares."""
+    found: Tensor = torch.linalg.lstsq(vectors.double(), onto.double(), driver="gelsd").solution
+    return found.float()
+
+
 def log_weights(counts: Tensor) -> Tensor:
     """``ln( a / (a + p) )`` for tokens of frequency ``p``, ``[V]``: rare ones count more (Arora, Liang and Ma, 2017,
     "A Simple but Tough-to-Beat Baseline for Sentence Embeddings": smooth inverse frequency).

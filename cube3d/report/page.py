@@ -52,6 +52,7 @@ def page(runs: Sequence[Run]) -> str:
             (tables.method_table(results, subset), tables.difference_table(results, subset))
             for subset in tables.measured_subsets(results)
         ],
+        probe=tables.probe_table(results),
         samples=samples(first),
         first=first,
         teachers=tables.teacher_table(teachers),

@@ -151,6 +151,18 @@ def difference_table(results: dict[str, Any], subset: str = ALL, metrics: Sequen
     )
 
 
+def probe_table(results: dict[str, Any]) -> Table:
+    """What tells questions of the same words apart, from :mod:`cube3d.probe`; no rows where nothing reads."""
+    kinds = list(next(iter(results["probe"].values()), ()))
+    rows = [
+        [name, *(f"{by_kind[kind]['paired']:.2f} / {by_kind[kind]['alone']:.2f}" for kind in kinds)]
+        for name, by_kind in results["probe"].items()
+    ]
+    return Table(
+        "Minimal pairs told apart, pairs / questions alone; what sees a bag of words has 0.50", ["method", *kinds], rows
+    )
+
+
 def teacher_names(teachers: dict[str, Any]) -> list[str]:
     """The teachers by position, which tells two of one model apart."""
     return [f"{i}. {Path(member['name']).name}" for i, member in enumerate(teachers["members"])]
@@ -186,6 +198,8 @@ def markdown(results: dict[str, Any]) -> str:
     tables = [gain_table(results, HEADLINE)]
     for subset in measured_subsets(results):
         tables += [method_table(results, subset, HEADLINE), difference_table(results, subset, HEADLINE)]
+    if results["probe"]:
+        tables.append(probe_table(results))
     sentences = "\n".join(f"- {sentence}" for sentence in verdict(results))
     note = f"On the row “{results['control']}”: {CONTROL}."
     return "\n\n".join([f"{headline(results)}.", sentences, *map(_piped, tables), note]) + "\n"

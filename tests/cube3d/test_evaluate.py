@@ -141,6 +141,7 @@ def made_evaluation(seed, cube, identity, headword=None, groups=None, parameters
             name: {"parameters": p, "anisotropy": 0.0, "effective_dimensions": 1.0}
             for name, p in zip(values, parameters, strict=True)
         },
+        probe={},
     )
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cube3d.probe import MinimalPair, minimal_pairs, told_apart
+from cube3d.probe import MinimalPair, ToldApart, minimal_pairs, told_apart
 
 
 def bag(texts):
@@ -42,25 +42,46 @@ def test_there_are_dozens_of_each_kind():
 
 def test_a_bag_is_right_in_half_of_the_cases():
     assert told_apart(minimal_pairs(), bag, ordered) == {
-        "all": 0.5,
-        "word order": 0.5,
-        "negation": 0.5,
-        "terms of two words": 0.5,
+        kind: ToldApart(0.5, 0.5) for kind in ("all", "word order", "negation", "terms of two words")
     }
 
 
 def test_the_teachers_themselves_are_always_right():
-    assert set(told_apart(minimal_pairs(), ordered, ordered).values()) == {1.0}
+    assert set(told_apart(minimal_pairs(), ordered, ordered).values()) == {ToldApart(1.0, 1.0)}
 
 
-@pytest.mark.parametrize(("reads", "share"), [((0, 1), 1.0), ((1, 0), 0.0), ((0, 0), 0.5)])
-def test_each_question_of_a_pair_counts_by_itself(reads, share):
-    teach = {"a b": torch.tensor([1.0, 0.0]), "b a": torch.tensor([0.0, 1.0])}
-    texts = list(teach)
-    read = {text: teach[texts[i]] for text, i in zip(texts, reads, strict=True)}
+@pytest.mark.parametrize(
+    ("reads", "alone", "paired"),
+    [
+        ([(1.0, 0.0), (0.0, 1.0)], 1.0, 1.0),
+        ([(0.0, 1.0), (1.0, 0.0)], 0.0, 0.0),
+        ([(1.0, 0.0), (1.0, 0.0)], 0.5, 0.5),  # as a bag reads
+        ([(1.0, 0.0), (0.9, 0.1)], 0.5, 1.0),  # moves the right way, but not far enough
+        ([(0.9, 0.1), (1.0, 0.0)], 0.5, 0.0),
+    ],
+)
+def test_a_question_counts_alone_and_with_the_other_of_its_pair(reads, alone, paired):
+    texts = ["a b", "b a"]
+    teach = dict(zip(texts, torch.eye(2), strict=True))
+    read = dict(zip(texts, torch.tensor(reads), strict=True))
     found = told_apart(
         [MinimalPair("word order", "a b", "b a")],
         lambda given: torch.stack([read[text] for text in given]),
         lambda given: torch.stack([teach[text] for text in given]),
     )
-    assert found == {"all": share, "word order": share}
+    assert found == {"all": ToldApart(alone, paired), "word order": ToldApart(alone, paired)}
+
+
+def test_each_kind_is_counted_by_itself():
+    teach = {"a b": (1.0, 0.0), "b a": (0.0, 1.0), "c d": (1.0, 0.0), "d c": (0.0, 1.0)}
+    read = teach | {"c d": (0.0, 1.0), "d c": (1.0, 0.0)}
+    found = told_apart(
+        [MinimalPair("word order", "a b", "b a"), MinimalPair("negation", "c d", "d c")],
+        lambda given: torch.tensor([read[text] for text in given]),
+        lambda given: torch.tensor([teach[text] for text in given]),
+    )
+    assert found == {
+        "all": ToldApart(0.5, 0.5),
+        "word order": ToldApart(1.0, 1.0),
+        "negation": ToldApart(0.0, 0.0),
+    }

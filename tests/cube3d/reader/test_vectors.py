@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from cube3d.errors import UserError
-from cube3d.reader.vectors import CHUNK, log_weights, reduced, static_vectors
+from cube3d.reader.vectors import CHUNK, log_weights, mapped, reduced, static_vectors
 from tests.cube3d.reader.made import LetterTeacher, ensemble_of
 
 
@@ -61,6 +61,18 @@ def test_all_components_give_the_vectors_back():
     vectors = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     components, back = reduced(vectors, 8)
     assert torch.allclose(components @ back, vectors, atol=1e-5)
+
+
+def test_vectors_of_another_space_are_mapped_as_near_as_a_linear_map_can():
+    """The map that made them is found; where none did, the rest is at right angles to every dimension. A dimension that
+    is empty is no obstacle."""
+    draw = torch.Generator().manual_seed(0)
+    vectors, map_ = torch.randn(60, 5, generator=draw), torch.randn(5, 8, generator=draw)
+    torch.testing.assert_close(mapped(vectors, vectors @ map_), map_, rtol=1e-4, atol=1e-5)
+    vectors[:, 2] = 0
+    others = torch.randn(60, 8, generator=draw)
+    rest = others - vectors @ mapped(vectors, others)
+    torch.testing.assert_close(vectors.T @ rest, torch.zeros(5, 8), rtol=0, atol=1e-4)
 
 
 def test_more_components_than_dimensions_are_an_error():
