@@ -17,6 +17,7 @@ from cube3d.experiments.plan import Plan, save_picture, save_plan, save_results
 from cube3d.experiments.variants import InfeasibleError, Variants, describe, has, measured
 from cube3d.intervals import Bootstrap, Floats
 from cube3d.metrics import METRICS
+from cube3d.progress import progress, say
 from cube3d.run import Run
 from cube3d.vectors import Part
 
@@ -30,7 +31,7 @@ class AblationPlan(Plan):
     """The questions that are measured. What is to be chosen by the result must not be measured on test."""
 
 
-def ablate(folder: Path, base: Settings, plan: AblationPlan, say: Callable[[str], None] = print) -> dict[str, Any]:
+def ablate(folder: Path, base: Settings, plan: AblationPlan, say: Callable[[str], None] = say) -> dict[str, Any]:
     """Trains the base and each change, or what is left of them, and compares them.
 
     Args:
@@ -70,7 +71,7 @@ def ablate(folder: Path, base: Settings, plan: AblationPlan, say: Callable[[str]
     base_values = _values(trained, plan)
     results: dict[str, Any] = {"part": plan.part, "base": {"means": _means(base_values)}, "changes": []}
     say(f"base  mrr {results['base']['means']['mrr']:.4f} on {plan.part}")
-    for change in changes:
+    for change in progress(changes, "ablating", len(changes)):
         row: dict[str, Any] = {"name": describe(change), "changes": change}
         try:
             values = _values(variants.train(change), plan)

@@ -155,7 +155,7 @@ def test_each_model_has_its_own_defaults_where_they_differ():
     [
         (["cube.steps=2"], "cube is set, but belongs to model 'mapping' and model is 'reader'"),
         (["mixture=none"], "mixture is set, but belongs to model 'mapping'"),
-        (["model=mapping", "reader.steps=2"], "reader is set, but belongs to model 'reader' and model is 'mapping'"),
+        (["model=mapping", "reader.steps=3"], "reader is set, but belongs to model 'reader' and model is 'mapping'"),
         (["model=mapping", "texts.count=10"], "texts is set"),
         (["model=mapping", "tuning.hold=1"], "tuning is set"),
     ],

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,27 @@ def test_distillation_brings_the_reader_nearer_to_its_teacher(run):
     after = load_model(ReaderModel, run.distilled_folder).predict(part)
     cosine = [F.cosine_similarity(x, part.question).mean().item() for x in (before, after)]
     assert cosine[1] > cosine[0] + 0.05, cosine
+
+
+def test_two_processes_train_a_reader_as_one(reader_config_file, tmp_path):
+    """torchrun distills on the same batches, with the losses of whole batches. Where the texts of an epoch do not fill
+    the last batch, the processes fill it up, so that what follows differs a little."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = ["train", "--config", str(reader_config_file)]
+    assert main([*arguments, "--out", str(one)]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "cube3d.cli", *arguments, "--out", str(two)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained: ") == 1
+    logs = [json.loads((runs.load(f).distilled_folder / "history.json").read_text()) for f in (one, two)]
+    first, second = ([e["loss"] for e in log if "loss" in e] for log in logs)
+    full = len(runs.load(one).material.corpus) // runs.load(one).settings.distillation.batch_size
+    assert full >= 3
+    assert first[:full] == pytest.approx(second[:full], rel=1e-4)
+    tuned = [[e["loss"] for e in runs.load(f).results("history") if "loss" in e] for f in (one, two)]
+    assert tuned[0] == pytest.approx(tuned[1], rel=0.03)
 
 
 def test_a_run_audits_its_reader(run):
