@@ -19,6 +19,7 @@ from cube3d.reader.table import Storage, TokenTable
 from cube3d.reader.tokenizer import TextTokenizer, load_tokenizer
 from cube3d.vectors import Part
 from cube_kernels import TokenCube, TokenReading
+from cube_kernels.reading import Entered
 
 BATCH = 512
 """Texts that are read at a time."""
@@ -84,30 +85,35 @@ class ReaderModel(AnswerModel):
                 the same for all tokens of a text: from a mean over tokens nothing else would be missed.
         """
         mask = attention_mask.bool()
+        if len(mask) < 2 * GROUPS:  # to look for what they share would take longer
+            return self._mix(self._entered(self.table(input_ids), kept), mask, self.log_weight[input_ids])
         # Each token once: the gradient of the table is as large as the table, for every look-up that there is.
         numbers, places = input_ids.unique(return_inverse=True)
         vectors, log_weight = self.table(numbers), self.log_weight[numbers]
-        entered = self.reading.enter(vectors)
+        entered = self.reading.enter(vectors) if kept is None else None
         lengths = mask.sum(dim=1)
         order = lengths.argsort(stable=True)
         read = []
-        for rows in order.chunk(GROUPS if len(mask) >= 2 * GROUPS else 1):
+        for rows in order.chunk(GROUPS):
             place = places[rows, : int(lengths[rows[-1]])]
-            if kept is None:
+            if entered is not None:
                 own = entered.at(place)
             else:
-                share = kept[rows].float().mean(dim=1, keepdim=True).clamp_min(1 / kept.shape[1])
-                own = self.reading.enter(F.embedding(place, vectors) * (kept[rows] / share)[:, None])
-            present = self._kept_tokens(mask[rows, : place.shape[1]])
-            read.append(self.reading.mix(own, present, log_weight[place]))
-        return F.normalize(torch.cat(read)[order.argsort()], dim=-1)
+                own = self._entered(F.embedding(place, vectors), None if kept is None else kept[rows])
+            read.append(self._mix(own, mask[rows, : place.shape[1]], log_weight[place]))
+        return torch.cat(read)[order.argsort()]
 
-    def _kept_tokens(self, mask: Tensor) -> Tensor:
-        """The mask without the tokens that training leaves out; a text keeps something."""
-        if not (self.training and self.settings.token_dropout):
-            return mask
-        left = torch.rand(mask.shape, device=mask.device) >= self.settings.token_dropout
-        return mask & (left | ~(mask & left).any(dim=1, keepdim=True))
+    def _entered(self, tokens: Tensor, kept: Tensor | None) -> Entered:
+        """Of token vectors ``[B, L, width]``, less the dimensions that are left out."""
+        if kept is not None:
+            tokens = tokens * (kept / kept.float().mean(dim=1, keepdim=True).clamp_min(1 / kept.shape[1]))[:, None]
+        return self.reading.enter(tokens)
+
+    def _mix(self, entered: Entered, mask: Tensor, log_weight: Tensor) -> Tensor:
+        if self.training and self.settings.token_dropout:
+            left = torch.rand(mask.shape, device=mask.device) >= self.settings.token_dropout
+            mask = mask & (left | ~(mask & left).any(dim=1, keepdim=True))  # a text keeps something
+        return F.normalize(self.reading.mix(entered, mask, log_weight), dim=-1)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, kept: Tensor | None = None, **labels: Tensor | None
