@@ -2,6 +2,8 @@
 of a tiny teacher and a tiny cube."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -200,3 +202,14 @@ def reader_run(reader_config_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "reader"
     assert main(["train", "--config", str(reader_config_file), "--out", str(folder)]) == 0
     return folder
+
+
+def train_in_one_and_two_processes(arguments, one, two):
+    """Trains twice with the arguments: here into the folder ``one``, by torchrun into ``two``."""
+    assert main([*arguments, "--out", str(one)]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "cube3d.cli", *arguments, "--out", str(two)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained: ") == 1

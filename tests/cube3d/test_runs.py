@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ from cube3d.config import dump_settings, load_settings, parse_settings
 from cube3d.data import Pair, Split
 from cube3d.errors import UserError
 from cube3d.model import CubeConfig, CubeModel, MLPModel, load_model
-from tests.cube3d.conftest import CUBE, TOPICS, TRAINING
+from tests.cube3d.conftest import CUBE, TOPICS, TRAINING, train_in_one_and_two_processes
 
 
 def refusal(capsys, *arguments):
@@ -168,13 +166,7 @@ def test_two_processes_train_as_one(overrides, config_file, tmp_path):
     through the vectors of the other process, and every kind of negative is the same for both."""
     arguments = ["train", "--config", str(config_file), *overrides]
     one, two = tmp_path / "one", tmp_path / "two"
-    assert main([*arguments, "--out", str(one)]) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "cube3d.cli", *arguments, "--out", str(two)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trained: ") == 1
+    train_in_one_and_two_processes(arguments, one, two)
     first, second = (
         [e for e in runs.load(f).results("history") if "loss" in e or "eval_loss" in e] for f in (one, two)
     )

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from cube3d.reader.distill import parameter_groups
 from cube3d.reader.model import ReaderConfig, ReaderModel
 from cube3d.reader.train import new_reader
 from cube_kernels import TokenLattice
+from tests.cube3d.conftest import train_in_one_and_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +51,7 @@ def test_two_processes_train_a_reader_as_one(reader_config_file, tmp_path):
     the last batch, the processes fill it up, so that what follows differs a little."""
     one, two = tmp_path / "one", tmp_path / "two"
     arguments = ["train", "--config", str(reader_config_file)]
-    assert main([*arguments, "--out", str(one)]) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "cube3d.cli", *arguments, "--out", str(two)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trained: ") == 1
+    train_in_one_and_two_processes(arguments, one, two)
     logs = [json.loads((runs.load(f).distilled_folder / "history.json").read_text()) for f in (one, two)]
     first, second = ([e["loss"] for e in log if "loss" in e] for log in logs)
     full = len(runs.load(one).material.corpus) // runs.load(one).settings.distillation.batch_size
