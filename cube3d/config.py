@@ -211,7 +211,7 @@ class CubeSettings(LatticeSettings):
 
 
 HEADS = 4
-"""Of a transformer's layer in the lattice's place."""
+"""Of a transformer's layer in the lattice's place; fewer where they would not divide its channels."""
 
 
 class ReaderSettings(LatticeSettings):
@@ -252,8 +252,6 @@ class ReaderSettings(LatticeSettings):
         self.rule()
         if self.context != "lattice" and self.cells != [1, 1]:
             raise ValueError(f"cells is {self.cells}, but the context is {self.context!r}; only a lattice has cells")
-        if self.context == "transformer" and self.channels % HEADS:
-            raise ValueError(f"channels is {self.channels}; a transformer's layer has {HEADS} heads: take a multiple")
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -95,14 +95,10 @@ def embed(run: Run, source: Path | None, out: Path | None) -> int:
     if out is not None and out.suffix not in SUFFIXES:
         raise UserError(f"{out}: vectors are written as {' or '.join(SUFFIXES)}")
     embedder = Embedder(run)
-    with _opened(source) as (lines, total), _sink(out) as sink:
-        shown = Progress("embedding", total)
-        try:
-            for chunk in _chunks(lines):
-                sink.add([line.text for line in chunk], embedder(chunk))
-                shown.advance(len(chunk))
-        finally:
-            shown.close()
+    with _opened(source) as (lines, total), _sink(out) as sink, closing(Progress("embedding", total)) as shown:
+        for chunk in _chunks(lines):
+            sink.add([line.text for line in chunk], embedder(chunk))
+            shown.advance(len(chunk))
     return embedder.cut
 
 
@@ -115,12 +111,11 @@ class Embedder:
 
     def __init__(self, run: Run) -> None:
         self._run, self.cut = run, 0
-        self._tokenizer = run.model.tokenizer if isinstance(run.model, ReaderModel) else None
 
     def __call__(self, lines: list[Line]) -> Tensor:
         texts = [line.text for line in lines]
         try:
-            vectors = self._run.ask(texts)
+            vectors = self._vectors(texts)
         except UserError:
             for line in lines:  # which one it was
                 try:
@@ -128,10 +123,17 @@ class Embedder:
                 except UserError as error:
                     raise UserError(f"{line.place}: {error}") from error
             raise
-        if self._tokenizer is not None:
-            limit = self._tokenizer.max_length
-            self.cut += sum(len(tokens) > limit for tokens in self._tokenizer.tokens(texts))
         return F.normalize(vectors, dim=-1)
+
+    def _vectors(self, texts: list[str]) -> Tensor:
+        model = self._run.model
+        if not isinstance(model, ReaderModel):
+            return self._run.ask(texts)
+        found = model.encode(texts)
+        limit = model.tokenizer.max_length
+        full = [text for text, tokens in zip(texts, found, strict=True) if len(tokens) == limit]
+        self.cut += sum(len(tokens) > limit for tokens in model.tokenizer.tokens(full))
+        return model.embed_tokens(found)
 
 
 @contextmanager

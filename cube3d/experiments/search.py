@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -83,27 +84,26 @@ def search(folder: Path, base: Settings, plan: SearchPlan, say: Callable[[str], 
         study.tell(stale.number, state=TrialState.FAIL)
     total = plan.trials or len(combinations)
     told = _told(study)
-    shown = Progress("searching", total)
-    shown.skip(len(told))
-    while study.get_trials(states=[TrialState.WAITING]) if combinations else len(told) < total:
-        # Seeded by what is known, a resumed search proposes what an uninterrupted one would have.
-        study.sampler = optuna.samplers.TPESampler(seed=len(told))
-        trial = study.ask()
-        changes = {name: dimension.suggest(trial, name) for name, dimension in space.items()}
-        twin = next((other.user_attrs["point"] for other in told if other.params == trial.params), None)
-        point = twin or _measure(variants, changes, plan)
-        trial.set_user_attr("point", point)
-        if "infeasible" in point:
-            study.tell(trial, state=TrialState.PRUNED)  # the estimator keeps away from such points
-            result = f"cannot be trained: {point['infeasible']}"
-        else:
-            study.tell(trial, point["score"])
-            result = f"{plan.metric} {point['score']:.4f}" + (", as before" if twin else "")
-        told = _told(study)
-        say(f"point {len(told)}/{total}  {describe(changes)}  {result}")
-        _save(folder, _points(told), plan)
-        shown.advance()
-    shown.close()
+    with closing(Progress("searching", total)) as shown:
+        shown.skip(len(told))
+        while study.get_trials(states=[TrialState.WAITING]) if combinations else len(told) < total:
+            # Seeded by what is known, a resumed search proposes what an uninterrupted one would have.
+            study.sampler = optuna.samplers.TPESampler(seed=len(told))
+            trial = study.ask()
+            changes = {name: dimension.suggest(trial, name) for name, dimension in space.items()}
+            twin = next((other.user_attrs["point"] for other in told if other.params == trial.params), None)
+            point = twin or _measure(variants, changes, plan)
+            trial.set_user_attr("point", point)
+            if "infeasible" in point:
+                study.tell(trial, state=TrialState.PRUNED)  # the estimator keeps away from such points
+                result = f"cannot be trained: {point['infeasible']}"
+            else:
+                study.tell(trial, point["score"])
+                result = f"{plan.metric} {point['score']:.4f}" + (", as before" if twin else "")
+            told = _told(study)
+            say(f"point {len(told)}/{total}  {describe(changes)}  {result}")
+            _save(folder, _points(told), plan)
+            shown.advance()
     best, *_ = points = _points(told)
     if "infeasible" in best:
         raise UserError(f"{folder}: no point of the space could be trained; the first: {best['infeasible']}")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cube3d.baselines import parameter_count, ridge
-from cube3d.config import HEADS, ReaderSettings, Settings
+from cube3d.config import ReaderSettings, Settings
 from cube3d.methods import Method
 from cube3d.mixture import mix
 from cube3d.model import CubeConfig, CubeModel, load_model
@@ -95,8 +95,6 @@ def variants(reader: ReaderSettings, model: ReaderModel) -> dict[str, ReaderSett
         return found
     found = {"lattice off": reader.model_copy(update={"steps": 0}), **found}
     for name, context in (("transformer layer", "transformer"), ("convolutions", "convolutions")):
-        if context == "transformer" and reader.channels % HEADS:
-            continue  # no such layer has these channels
         found[name] = _sized(reader.model_copy(update={"context": context}), model)
     return found
 

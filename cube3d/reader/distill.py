@@ -137,6 +137,8 @@ def distill(
         dataloader_pin_memory=False,
         use_cpu=True,
     )
+    # A part of a batch could not be shared evenly: an epoch leaves it out, and draws other texts into it the next time.
+    arguments.dataloader_drop_last = len(corpus) >= settings.batch_size
     arguments.per_device_train_batch_size = shared(settings.batch_size, arguments.world_size, "distillation")
     trainer = DistillationTrainer(
         objective=_objective(settings, model.config.dim),

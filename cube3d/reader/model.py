@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -138,18 +139,21 @@ class ReaderModel(AnswerModel):
     def predict(self, part: Part) -> Tensor:
         return self.embed(part.text)
 
-    @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors ``[len(texts), dim]``, float32.
 
         Raises:
             UserError: a text that has no token, or none that the tokenizer knows.
         """
+        return self.embed_tokens(self.encode(texts))
+
+    @torch.no_grad()
+    def embed_tokens(self, tokens: Sequence[list[int]]) -> Tensor:
+        """Unit vectors ``[len(tokens), dim]``, float32, of texts that :meth:`encode` read."""
         if self.training:
             self.eval()
-        tokens = self.encode(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
-        vectors = torch.empty(len(texts), self.config.dim)
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        vectors = torch.empty(len(tokens), self.config.dim)
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
             vectors[rows] = self.read(**pad([{"input_ids": torch.tensor(tokens[i])} for i in rows])).float()
@@ -216,7 +220,7 @@ def _reading(settings: ReaderSettings, width: int, dim: int) -> TokenReading:
         return TokenReading(width, dim)
     context: nn.Module
     if settings.context == "transformer":
-        context = TransformerContext(channels, settings.hidden, HEADS, settings.max_length)
+        context = TransformerContext(channels, settings.hidden, gcd(channels, HEADS), settings.max_length)
     else:
         context = ConvolutionContext(channels, settings.hidden, settings.radius, settings.steps)
     return TokenReading(width, dim, context, channels, channels)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from cube3d import embed as embedding
 from cube3d import run as runs
 from cube3d.cli import main
+from cube3d.reader.model import ReaderModel
 
 TEXTS = ["what is a river?", "stone", "tell me about the wheel?", "a b c", "music", "light", "water?"]
 
@@ -92,18 +93,18 @@ def test_a_last_line_without_an_end_and_a_byte_order_mark_are_taken(reader_run, 
 def test_no_more_than_a_chunk_is_held(reader_run, texts_file, tmp_path, monkeypatch):
     """Lines are read when they are embedded, and never more of them than a chunk at once."""
     events = []
-    ask, lines = runs.Run.ask, embedding._lines
+    vectors, lines = ReaderModel.embed_tokens, embedding._lines
 
-    def watched_ask(run, texts):
-        events.append(len(texts))
-        return ask(run, texts)
+    def watched_vectors(model, tokens):
+        events.append(len(tokens))
+        return vectors(model, tokens)
 
     def watched_lines(*arguments, **options):
         for line in lines(*arguments, **options):
             events.append("line")
             yield line
 
-    monkeypatch.setattr(runs.Run, "ask", watched_ask)
+    monkeypatch.setattr(ReaderModel, "embed_tokens", watched_vectors)
     monkeypatch.setattr(embedding, "_lines", watched_lines)
     assert embed(reader_run, texts_file, "--out", tmp_path / "vectors.npy") == 0
     assert events == ["line"] * 3 + [3] + ["line"] * 3 + [3] + ["line"] + [1]
