@@ -29,7 +29,8 @@ from benchmarks.cases import DTYPES, Case
 from benchmarks.forms import FORMS, Form
 from benchmarks.verify import TOLERANCE
 from cube_kernels import CubeLayer, RuleParameters, info, rollout
-from cube_kernels.dispatch import BACKENDS, BackendError, choose
+from cube_kernels.backends.contract import BackendError
+from cube_kernels.call.dispatch import BACKENDS, choose
 
 TOTAL_SECONDS = 450
 TEST_SECONDS = 200

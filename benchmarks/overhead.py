@@ -13,7 +13,7 @@ import torch
 from cube_kernels import Lattice, Rule, RuleParameters, bind, perceive, rollout
 from cube_kernels.backends import native
 from cube_kernels.backends.plans import address
-from cube_kernels.schedule import Schedule
+from cube_kernels.backends.contract import Schedule
 
 LATTICE, RULE = Lattice((2, 2, 2), 4), Rule(hidden=4)
 
@@ -31,7 +31,7 @@ def measured() -> dict[str, Callable[[], object]]:
 
     plan, weights = native.plan(automaton), automaton.step_weights(plain, x)
     schedule, result = (
-        native._schedule(x.dtype, 1, False, False, Schedule(1, 1, 0, 0, -1.0), (1, 100)),
+        native._schedule(automaton, Schedule(1, 1, 0, 0, -1.0), x.dtype, 1, False, False, 1),
         torch.empty_like(x),
     )
 

@@ -1,8 +1,9 @@
 """Fast, exact, trainable 3D lattices for PyTorch."""
 
 from cube_kernels.automaton import Automaton, bind
+from cube_kernels.backends.contract import BackendError
+from cube_kernels.call.options import Rollout
 from cube_kernels.cells import GMLPCell, GRUCell
-from cube_kernels.dispatch import BackendError
 from cube_kernels.embedding import EmbeddingCube
 from cube_kernels.filters import fixed_filters
 from cube_kernels.functional import perceive, rollout
@@ -10,7 +11,6 @@ from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
 from cube_kernels.reading import TokenCube, TokenLattice, TokenReading
 from cube_kernels.rule import Alive, Rule, RuleParameters
-from cube_kernels.schedule import Rollout
 
 __all__ = [
     "Alive",

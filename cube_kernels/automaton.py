@@ -56,6 +56,9 @@ class Automaton:
             shapes["log_time_constant"] = (channels,)
         self.parameter_shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
         self.expected = tuple(self.parameter_shapes.get(name) for name in RuleParameters._fields)
+        bank = torch.Size((rule.bank, len(lattice.offsets), channels)) if rule.perception == "depthwise" else None
+        rate = torch.Size((channels,)) if rule.update == "leaky" else None
+        self.weight_shapes = (bank, *self.expected[1:5], rate)  # of StepWeights
 
     def step_weights(self, parameters: RuleParameters, like: Tensor) -> StepWeights:
         """On the device and in the dtype of ``like``; differentiable in the parameters."""

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cube_kernels.checks import check_state
-from cube_kernels.dispatch import BACKENDS
+from cube_kernels.call.dispatch import BACKENDS
+from cube_kernels.call.door import check_state
 from cube_kernels.functional import absorb, perceive
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice, check_positive

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import TYPE_CHECKING, TypedDict, overload
 
 import torch
 from torch import Tensor
 
-from cube_kernels import calls, compiled
+from cube_kernels.call import operators, whole
+from cube_kernels.call.options import Options, Rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule, RuleParameters
-from cube_kernels.schedule import Rollout
+from cube_kernels.torch_internals import tracing
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -34,31 +38,29 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None = None, *, back
         ValueError, TypeError: a shape, dtype or device that does not fit; the message names the right one.
         BackendError: the named backend cannot run this call; the message says why.
     """
-    whole = compiled if torch.compiler.is_compiling() else calls
-    return whole.perceive(x, lattice, filters, backend)
+    calls = operators if tracing() else whole
+    return calls.perceive(x, lattice, filters, backend)
 
 
 def absorb(x: Tensor, lattice: Lattice) -> Tensor:
     """What an absorbing boundary leaves of the states ``[B, D, H, W, C]`` after a step: ``η·x``."""
-    whole = compiled if torch.compiler.is_compiling() else calls
-    return whole.absorb(x, lattice)
+    calls = operators if tracing() else whole
+    return calls.absorb(x, lattice)
+
+
+class _Others(TypedDict, total=False):
+    """Keywords of a rollout that say nothing of what is returned."""
+
+    drive: Tensor | None
+    write_mask: Tensor | None
+    seed: int | None
+    checkpoint_every: int | None
+    backend: str
 
 
 @overload
 def rollout(
-    x: Tensor,
-    parameters: RuleParameters,
-    lattice: Lattice,
-    rule: Rule,
-    *,
-    steps: int,
-    drive: Tensor | None = None,
-    write_mask: Tensor | None = None,
-    seed: int | None = None,
-    checkpoint_every: int | None = None,
-    trajectory_every: None = None,
-    tolerance: None = None,
-    backend: str = "auto",
+    x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule, *, steps: int, **others: Unpack[_Others]
 ) -> Tensor: ...
 
 
@@ -70,13 +72,37 @@ def rollout(
     rule: Rule,
     *,
     steps: int,
-    drive: Tensor | None = None,
-    write_mask: Tensor | None = None,
-    seed: int | None = None,
-    checkpoint_every: int | None = None,
+    trajectory_every: int,
+    tolerance: float | None = None,
+    **others: Unpack[_Others],
+) -> Rollout: ...
+
+
+@overload
+def rollout(
+    x: Tensor,
+    parameters: RuleParameters,
+    lattice: Lattice,
+    rule: Rule,
+    *,
+    steps: int,
+    trajectory_every: None = None,
+    tolerance: float,
+    **others: Unpack[_Others],
+) -> Rollout: ...
+
+
+@overload
+def rollout(
+    x: Tensor,
+    parameters: RuleParameters,
+    lattice: Lattice,
+    rule: Rule,
+    *,
+    steps: int,
     trajectory_every: int | None = None,
     tolerance: float | None = None,
-    backend: str = "auto",
+    **others: Unpack[_Others],
 ) -> Tensor | Rollout: ...
 
 
@@ -128,23 +154,9 @@ def rollout(
             right ones.
         BackendError: the named backend cannot run this call; the message says why.
     """
-    whole = compiled if torch.compiler.is_compiling() else calls
-    result = whole.rollout(
-        x,
-        parameters,
-        lattice,
-        rule,
-        steps,
-        drive,
-        write_mask,
-        seed,
-        checkpoint_every,
-        trajectory_every,
-        tolerance,
-        backend,
-    )
+    options = Options(steps, drive, write_mask, seed, checkpoint_every, trajectory_every, tolerance, backend)
+    calls = operators if tracing() else whole
+    state, trajectory, taken = calls.rollout(x, parameters, lattice, rule, options)
     if trajectory_every is None and tolerance is None:
-        return result.state
-    if result.steps is None:
-        result = result._replace(steps=torch.full((x.shape[0],), steps, device=x.device))
-    return result
+        return state
+    return Rollout(state, trajectory, torch.full((x.shape[0],), steps, device=x.device) if taken is None else taken)

@@ -9,9 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from cube_kernels import checks
 from cube_kernels.backends import cuda, native
-from cube_kernels.dispatch import BACKENDS, BackendError, choose
+from cube_kernels.backends.contract import BackendError
+from cube_kernels.call import door
+from cube_kernels.call.dispatch import BACKENDS, choose
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
 
@@ -24,7 +25,7 @@ def installed(distribution: str) -> str:
         return "not installed"
 
 
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in checks.DTYPES}
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in door.DTYPES}
 CALL = Lattice((8, 8, 8), 16), Rule()
 
 

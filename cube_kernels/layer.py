@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from cube_kernels.automaton import bind
-from cube_kernels.dispatch import BACKENDS
+from cube_kernels.call.dispatch import BACKENDS
+from cube_kernels.call.options import Rollout
 from cube_kernels.functional import rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice, check_positive
 from cube_kernels.rule import Rule, RuleParameters
-from cube_kernels.schedule import Rollout
 
 
 class CubeLayer(nn.Module):
@@ -33,6 +33,13 @@ class CubeLayer(nn.Module):
     Raises:
         ValueError, TypeError: an unknown backend, or a count below its least.
     """
+
+    filters: Tensor | None
+    hidden_weight: Tensor | None
+    hidden_bias: Tensor | None
+    head_weight: Tensor | None
+    head_bias: Tensor | None
+    log_time_constant: Tensor | None
 
     def __init__(
         self,
@@ -76,7 +83,14 @@ class CubeLayer(nn.Module):
     @property
     def rule_parameters(self) -> RuleParameters:
         """The parameters as :func:`cube_kernels.rollout` takes them."""
-        return RuleParameters(*(getattr(self, name) for name in RuleParameters._fields))
+        return RuleParameters(
+            self.filters,
+            self.hidden_weight,
+            self.hidden_bias,
+            self.head_weight,
+            self.head_bias,
+            self.log_time_constant,
+        )
 
     def forward(
         self,

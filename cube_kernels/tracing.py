@@ -11,15 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cube_kernels.torch_internals import forward_mode, tracing, transformed
+
 
 def transforming() -> bool:
-    """Whether an operation may do something else than compute: then calls go through
-    :mod:`cube_kernels.operators`."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()  # what autograd.Function asks as well
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
+    """Whether an operation may do something else than compute."""
+    return tracing() or transformed() or forward_mode()
 
 
 def refuse_capture(what: str) -> None:

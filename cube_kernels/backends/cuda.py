@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cube_kernels.automaton import Automaton, StepWeights, bind
-from cube_kernels.backends.plans import address, input_addresses, lattice_plan, rule_plan, shared
-from cube_kernels.backends.results import Gradients, Outputs, empty_gradients, empty_outputs
+from cube_kernels.automaton import Automaton, bind
+from cube_kernels.backends.contract import Call, Gradients, Outputs, empty_gradients, empty_outputs
+from cube_kernels.backends.plans import address, addresses, lattice_plan, rule_plan
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
-from cube_kernels.schedule import Schedule
 from cube_kernels.tracing import refuse_capture
 
 name = "cuda"
@@ -143,73 +142,42 @@ def _execution(device: torch.device, scratch: Tensor | None) -> Any:
     return _module().Execution(device.index or 0, stream(device), tf32, address(scratch))
 
 
-def _call(
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
-) -> tuple[Any, Any, tuple[Any, ...]]:
+def _begin(call: Call) -> tuple[Any, Any, tuple[Any, ...]]:
     """The plan, the schedule, and the arguments that both directions begin with after the execution."""
+    automaton, schedule, x, weights, drive, write_mask = call
     plan, tables = _resident_rule(_module(), automaton, x.device)
-    plain = _module().Schedule(STORAGE[x.dtype], x.shape[0], shared(drive), shared(write_mask), *schedule)
-    return plan, plain, (tables.data_ptr(), plain, *input_addresses(x, weights, drive, write_mask))
+    shared = (tensor is not None and len(tensor) == 1 for tensor in (drive, write_mask))
+    plain = _module().Schedule(STORAGE[x.dtype], len(x), *shared, *schedule)
+    return plan, plain, (tables.data_ptr(), plain, addresses(weights), *addresses((x, drive, write_mask)))
 
 
-def forward(
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
-    keep_checkpoints: bool,
-) -> Outputs:
-    """Tensors given and returned are contiguous."""
-    x = _aligned(x)
-    outputs = empty_outputs(x, schedule, keep_checkpoints)
-    plan, plain, arguments = _call(x, weights, automaton, schedule, drive, write_mask)
+def forward(call: Call, keep_checkpoints: bool) -> Outputs:
+    """See :class:`cube_kernels.backends.contract.Kernels`."""
+    x = _aligned(call.x)
+    outputs = empty_outputs(x, call.schedule, keep_checkpoints)
+    state, trajectory, taken, checkpoints = addresses(outputs)
+    plan, plain, arguments = _begin(call._replace(x=x))
     scratch = _scratch(x, plan.forward_scratch_bytes(plain, _limits(_module(), x.device.index or 0)))
-    plan.forward(
-        _execution(x.device, scratch),
-        *arguments,
-        outputs.state.data_ptr(),
-        address(outputs.checkpoints),
-        address(outputs.trajectory),
-        address(outputs.taken),
-    )
+    plan.forward(_execution(x.device, scratch), *arguments, state, checkpoints, trajectory, taken)
     return outputs
 
 
 def backward(
-    result_gradient: Tensor,
-    trajectory_gradient: Tensor | None,
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
+    call: Call,
     checkpoints: Tensor | None,
     taken: Tensor | None,
+    state_gradient: Tensor,
+    trajectory_gradient: Tensor | None,
 ) -> Gradients:
-    """Tensors given and returned are contiguous."""
-    x, result_gradient, trajectory_gradient = map(_aligned, (x, result_gradient, trajectory_gradient))
-    gradients = empty_gradients(x, drive, weights)
-    plan, plain, arguments = _call(x, weights, automaton, schedule, drive, write_mask)
+    """See :class:`cube_kernels.backends.contract.Kernels`."""
+    x, state_gradient, trajectory_gradient = map(_aligned, (call.x, state_gradient, trajectory_gradient))
+    call = call._replace(x=x)
+    gradients = empty_gradients(call)
+    state, weights, drive = gradients
+    plan, plain, arguments = _begin(call)
     scratch = _scratch(x, plan.backward_scratch_bytes(plain, _limits(_module(), x.device.index or 0)))
-    plan.backward(
-        _execution(x.device, scratch),
-        *arguments,
-        address(checkpoints),
-        address(taken),
-        result_gradient.data_ptr(),
-        address(trajectory_gradient),
-        gradients.state.data_ptr(),
-        address(gradients.drive),
-        [address(g) for g in gradients.weights],
-    )
+    given = addresses((checkpoints, taken, state_gradient, trajectory_gradient, state, drive))
+    plan.backward(_execution(x.device, scratch), *arguments, *given, addresses(weights))
     return gradients
 
 

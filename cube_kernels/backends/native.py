@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cube_kernels.automaton import Automaton, StepWeights
-from cube_kernels.backends.plans import address, input_addresses, lattice_plan, rule_plan, shared
-from cube_kernels.backends.results import Gradients, Outputs, empty_gradients, empty_outputs
+from cube_kernels.automaton import Automaton
+from cube_kernels.backends.contract import Call, Gradients, Outputs, Schedule, empty_gradients, empty_outputs
+from cube_kernels.backends.plans import address, addresses, lattice_plan, rule_plan
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule
-from cube_kernels.schedule import Schedule
 
 name = "native"
 
@@ -112,84 +111,56 @@ def plan(automaton: Automaton) -> Any:
     return rule_plan(_module(), automaton)
 
 
-def _threads(operations: int) -> tuple[int, int]:
-    """How many threads a call takes, and how many microseconds it waits for them to wake up: a tenth of the time that
-    it takes with them, at 100 GFLOP/s each."""
-    threads = max(1, min(torch.get_num_threads(), operations // OPERATIONS_A_THREAD))
+def _threads(operations: int, most: int) -> tuple[int, int]:
+    """How many threads a call takes of so many, and how many microseconds it waits for them to wake up: a tenth of the
+    time that it takes with them, at 100 GFLOP/s each."""
+    threads = max(1, min(most, operations // OPERATIONS_A_THREAD))
     return threads, max(100, operations // threads // 1_000_000)
 
 
 @lru_cache(maxsize=256)
 def _schedule(
+    automaton: Automaton,
+    schedule: Schedule,
     dtype: torch.dtype,
     batch: int,
     shared_drive: bool,
     shared_write_mask: bool,
-    schedule: Schedule,
-    threads: tuple[int, int],
+    most_threads: int,
 ) -> Any:
+    threads = _threads(automaton.step_operations * schedule.steps * batch, most_threads)
     return _module().Schedule(STORAGE[dtype], batch, shared_drive, shared_write_mask, *schedule, *threads)
 
 
-def _call(
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
-) -> tuple[Any, ...]:
+def _begin(call: Call) -> tuple[Any, ...]:
     """The arguments that both directions begin with."""
-    threads = _threads(automaton.step_operations * schedule.steps * x.shape[0])
-    plain = _schedule(x.dtype, x.shape[0], shared(drive), shared(write_mask), schedule, threads)
-    return isa(), plain, *input_addresses(x, weights, drive, write_mask)
+    automaton, schedule, x, weights, drive, write_mask = call
+    shared_drive = drive is not None and len(drive) == 1
+    shared_write_mask = write_mask is not None and len(write_mask) == 1
+    plain = _schedule(automaton, schedule, x.dtype, len(x), shared_drive, shared_write_mask, torch.get_num_threads())
+    return isa(), plain, addresses(weights), *addresses((x, drive, write_mask))
 
 
-def forward(
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
-    keep_checkpoints: bool,
-) -> Outputs:
-    """Tensors given and returned are contiguous."""
-    outputs = empty_outputs(x, schedule, keep_checkpoints)
-    plan(automaton).forward(
-        *_call(x, weights, automaton, schedule, drive, write_mask),
-        outputs.state.data_ptr(),
-        address(outputs.checkpoints),
-        address(outputs.trajectory),
-        address(outputs.taken),
-    )
+def forward(call: Call, keep_checkpoints: bool) -> Outputs:
+    """See :class:`cube_kernels.backends.contract.Kernels`."""
+    outputs = empty_outputs(call.x, call.schedule, keep_checkpoints)
+    state, trajectory, taken, checkpoints = addresses(outputs)
+    plan(call.automaton).forward(*_begin(call), state, checkpoints, trajectory, taken)
     return outputs
 
 
 def backward(
-    result_gradient: Tensor,
-    trajectory_gradient: Tensor | None,
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
+    call: Call,
     checkpoints: Tensor | None,
     taken: Tensor | None,
+    state_gradient: Tensor,
+    trajectory_gradient: Tensor | None,
 ) -> Gradients:
-    """Tensors given and returned are contiguous."""
-    gradients = empty_gradients(x, drive, weights)
-    plan(automaton).backward(
-        *_call(x, weights, automaton, schedule, drive, write_mask),
-        address(checkpoints),
-        address(taken),
-        result_gradient.data_ptr(),
-        address(trajectory_gradient),
-        gradients.state.data_ptr(),
-        address(gradients.drive),
-        [address(g) for g in gradients.weights],
-    )
+    """See :class:`cube_kernels.backends.contract.Kernels`."""
+    gradients = empty_gradients(call)
+    state, weights, drive = gradients
+    given = addresses((checkpoints, taken, state_gradient, trajectory_gradient, state, drive))
+    plan(call.automaton).backward(*_begin(call), *given, addresses(weights))
     return gradients
 
 
@@ -226,12 +197,13 @@ def _perception(
     percepts: Tensor | None,
     result: Tensor,
 ) -> None:
+    operations = 2 * len(lattice.offsets) * (x if percepts is None else percepts).numel()  # type: ignore[union-attr]
     perception_plan(lattice, 0 if filters is None else vectors).perception(
         which,
         isa(),
         STORAGE[result.dtype],
         result.shape[0] if x is None else x.shape[0],
-        *_threads(2 * len(lattice.offsets) * (x if percepts is None else percepts).numel()),  # type: ignore[union-attr]
+        *_threads(operations, torch.get_num_threads()),
         0 if which == "bank_gradient" else address(filters),
         address(x),
         0 if which == "forward" else address(percepts),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
 from cube_kernels import philox
-from cube_kernels.automaton import Automaton, StepWeights
+from cube_kernels.automaton import Automaton
 from cube_kernels.lattice import Lattice
 
 
@@ -64,13 +65,6 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def shared(tensor: Tensor | None) -> bool:
-    """Whether one drive or write mask is that of all samples."""
-    return tensor is not None and tensor.shape[0] == 1
-
-
-def input_addresses(
-    x: Tensor, weights: StepWeights, drive: Tensor | None, write_mask: Tensor | None
-) -> tuple[list[int], int, int, int]:
-    """The tensors that both directions take, in the order in which they do."""
-    return [address(w) for w in weights], x.data_ptr(), address(drive), address(write_mask)
+def addresses(tensors: Sequence[Tensor | None]) -> list[int]:
+    """Of each."""
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]

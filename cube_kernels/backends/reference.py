@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cube_kernels.automaton import Automaton, StepWeights
+from cube_kernels.backends.contract import Call, Outputs
 from cube_kernels.lattice import OUTSIDE, Lattice, Offset
 from cube_kernels.philox import fires
 from cube_kernels.rule import Alive, Rule
-from cube_kernels.schedule import Rollout, Schedule
 from cube_kernels.tracing import constant, transforming
 
 name = "reference"
@@ -139,16 +139,10 @@ def step(
     return new
 
 
-def rollout(
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
-) -> Rollout:
+def rollout(call: Call) -> Outputs:
     """See :func:`cube_kernels.rollout`. Steps between two kept states are one checkpoint of
     ``torch.utils.checkpoint``."""
+    automaton, schedule, x, weights, drive, write_mask = call
     trajectory = []
     running = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
     taken = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
@@ -184,4 +178,4 @@ def rollout(
         if schedule.trajectory_every and end % schedule.trajectory_every == 0:
             trajectory.append(x)
     kept = torch.stack(trajectory) if trajectory else x.new_empty((0, *x.shape))
-    return Rollout(x.clone() if x is first else x, kept if schedule.trajectory_every else None, taken)
+    return Outputs(x.clone() if x is first else x, kept if schedule.trajectory_every else None, taken, None)

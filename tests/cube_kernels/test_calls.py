@@ -12,7 +12,7 @@ import torch
 
 from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters, bind, info, perceive, rollout
 from cube_kernels.backends import native, reference
-from cube_kernels.dispatch import choose
+from cube_kernels.call.dispatch import choose
 from cube_kernels.tracing import constant
 from tests.conformance.cases import Case, draw_inputs, run
 from tests.conftest import native_isas

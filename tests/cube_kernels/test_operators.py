@@ -58,7 +58,7 @@ def whole_call(case: Case, dtype=torch.float32, rearrange=lambda tensor: tensor)
     inputs = draw_inputs(case, dtype).map(rearrange)
     call = options(case)
     return (
-        inputs.x, *inputs.parameters, inputs.drive, inputs.write_mask, case.lattice.key, case.rule.key, call["steps"],
+        inputs.x, *inputs.parameters, case.lattice.key, case.rule.key, call["steps"], inputs.drive, inputs.write_mask,
         call["seed"], None, call["trajectory_every"], call["tolerance"], "native",
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ import torch
 
 from cube_kernels import BackendError, CubeLayer, Lattice, Rule, info, perceive
 from cube_kernels.backends import cuda
-from cube_kernels.dispatch import BACKENDS, choose
+from cube_kernels.call.dispatch import BACKENDS, choose
 
 GPU = torch.device("cuda", 0)
 SMALL = Lattice((4, 4, 4), 8)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cube_kernels import Alive, BackendError, CubeLayer, Lattice, Rule
-from cube_kernels.dispatch import BACKENDS
+from cube_kernels.call.dispatch import BACKENDS
 from tests.conformance.cases import (
     TOLERANCE,
     Case,

@@ -5,7 +5,8 @@ import importlib.util
 import pytest
 import torch
 
-from cube_kernels import BackendError, CubeLayer, Lattice, Rule, dispatch
+from cube_kernels import BackendError, CubeLayer, Lattice, Rule
+from cube_kernels.call import dispatch
 from cube_kernels.backends import native, reference
 from cube_kernels.backends import triton as backend
 from cube_kernels.info import report

@@ -13,11 +13,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from cube_kernels.automaton import Automaton, StepWeights
-from cube_kernels.backends.results import Gradients, Outputs
+from cube_kernels.backends.contract import Call, Gradients, Outputs
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
-from cube_kernels.schedule import Schedule
 
 name = "triton"
 
@@ -65,48 +63,24 @@ def _missing_driver(device: torch.device) -> str | None:
     return None
 
 
-def forward(
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
-    keep_checkpoints: bool,
-) -> Outputs:
-    """See :func:`cube_kernels.backends.native.forward`."""
+def forward(call: Call, keep_checkpoints: bool) -> Outputs:
+    """See :class:`cube_kernels.backends.contract.Kernels`."""
     from cube_kernels.backends.triton import rollout
 
-    return rollout.forward(x, weights, automaton, schedule, drive, write_mask, keep_checkpoints)
+    return rollout.forward(call, keep_checkpoints)
 
 
 def backward(
-    result_gradient: Tensor,
-    trajectory_gradient: Tensor | None,
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
+    call: Call,
     checkpoints: Tensor | None,
     taken: Tensor | None,
+    state_gradient: Tensor,
+    trajectory_gradient: Tensor | None,
 ) -> Gradients:
-    """See :func:`cube_kernels.backends.native.backward`."""
+    """See :class:`cube_kernels.backends.contract.Kernels`."""
     from cube_kernels.backends.triton import rollout
 
-    return rollout.backward(
-        result_gradient,
-        trajectory_gradient,
-        x,
-        weights,
-        automaton,
-        schedule,
-        drive,
-        write_mask,
-        checkpoints,
-        taken,
-    )
+    return rollout.backward(call, checkpoints, taken, state_gradient, trajectory_gradient)
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:

@@ -12,9 +12,9 @@ import triton
 from torch import Tensor
 
 from cube_kernels import philox
-from cube_kernels.automaton import Automaton, StepWeights
+from cube_kernels.automaton import StepWeights
 from cube_kernels.backends import reference
-from cube_kernels.backends.results import Gradients, Outputs, empty_outputs
+from cube_kernels.backends.contract import Call, Gradients, Outputs, empty_outputs
 from cube_kernels.backends.triton.convergence import settle
 from cube_kernels.backends.triton.geometry import offset_table
 from cube_kernels.backends.triton.gradient import launch_step_gradient
@@ -23,22 +23,18 @@ from cube_kernels.backends.triton.perception import add_adjoint, add_filter_grad
 from cube_kernels.backends.triton.plan import Plan, rule_plan
 from cube_kernels.backends.triton.step import launch_step
 from cube_kernels.backends.triton.sums import part_count, sum_parts
-from cube_kernels.schedule import Schedule
 
 
-class Call:
-    """What every step of a call is launched with."""
+class Steps:
+    """What every step of a call is launched with.
 
-    def __init__(
-        self,
-        x: Tensor,
-        weights: StepWeights,
-        automaton: Automaton,
-        schedule: Schedule,
-        drive: Tensor | None,
-        write_mask: Tensor | None,
-        taken: Tensor | None,
-    ) -> None:
+    Args:
+        call: the call.
+        taken: as :mod:`cube_kernels.backends.triton.convergence` counts them.
+    """
+
+    def __init__(self, call: Call, taken: Tensor | None) -> None:
+        automaton, schedule, x, weights, drive, write_mask = call
         lattice, rule = automaton.lattice, automaton.rule
         self.plan = rule_plan(automaton, _product(x.dtype))
         self.automaton, self.weights, self.taken = automaton, weights, taken
@@ -106,22 +102,15 @@ def _on_device(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
-def forward(
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
-    keep_checkpoints: bool,
-) -> Outputs:
-    """See :func:`cube_kernels.backends.native.forward`."""
+def forward(call: Call, keep_checkpoints: bool) -> Outputs:
+    """See :class:`cube_kernels.backends.contract.Kernels`."""
+    schedule, x = call.schedule, call.x
     every = schedule.trajectory_every
     outputs = empty_outputs(x, schedule, keep_checkpoints)
     result, trajectory, taken, checkpoints = outputs
     if taken is not None:
         taken.fill_(schedule.steps)
-    call = Call(x, weights, automaton, schedule, drive, write_mask, taken)
+    steps = Steps(call, taken)
     state = x
     with _on_device(x):
         for index in range(schedule.steps):
@@ -132,7 +121,7 @@ def forward(
             if checkpoints is not None and done % schedule.checkpoint_every == 0 and done < schedule.steps:
                 homes.append(checkpoints[done // schedule.checkpoint_every - 1])
             new, *copies = homes or [torch.empty_like(x)]
-            call.step(state, index, new)
+            steps.step(state, index, new)
             if taken is not None and len(x):
                 settle(state, new, taken, index, schedule.tolerance)
             for copy in copies:
@@ -152,53 +141,49 @@ class Sums(NamedTuple):
 
 
 def backward(
-    result_gradient: Tensor,
-    trajectory_gradient: Tensor | None,
-    x: Tensor,
-    weights: StepWeights,
-    automaton: Automaton,
-    schedule: Schedule,
-    drive: Tensor | None,
-    write_mask: Tensor | None,
+    call: Call,
     checkpoints: Tensor | None,
     taken: Tensor | None,
+    state_gradient: Tensor,
+    trajectory_gradient: Tensor | None,
 ) -> Gradients:
-    """See :func:`cube_kernels.backends.native.backward`. Gradients keep float32 through the steps."""
-    call = Call(x, weights, automaton, schedule, drive, write_mask, taken)
-    plan, every = call.plan, schedule.trajectory_every
-    gradient = result_gradient.to(torch.float32, copy=True)
+    """See :class:`cube_kernels.backends.contract.Kernels`. Gradients keep float32 through the steps."""
+    automaton, schedule, x, weights, drive, _ = call
+    steps = Steps(call, taken)
+    plan, every = steps.plan, schedule.trajectory_every
+    gradient = state_gradient.to(torch.float32, copy=True)
     percept_gradient = x.new_empty((*x.shape[:-1], plan.percepts * plan.channels), dtype=torch.float32)
     with _on_device(x):
         sums = Sums(
-            x.new_zeros((part_count(plan.weights, call.rows), plan.weights), dtype=torch.float32),
+            x.new_zeros((part_count(plan.weights, steps.rows), plan.weights), dtype=torch.float32),
             filter_partials(x, automaton.lattice, plan.filters) if plan.filters else None,
             x.new_zeros((*x.shape[:-1], plan.drive), dtype=torch.float32) if plan.drive else None,
         )
         for start in reversed(range(0, schedule.steps, schedule.checkpoint_every)):
             end = min(start + schedule.checkpoint_every, schedule.steps)
             first = x if start == 0 or checkpoints is None else checkpoints[start // schedule.checkpoint_every - 1]
-            states, lives = _replay(call, first, start, end)
+            states, lives = _replay(steps, first, start, end)
             for index in reversed(range(start, end)):
                 if trajectory_gradient is not None and (index + 1) % every == 0:
                     gradient += trajectory_gradient[(index + 1) // every - 1]
-                _step_gradient(call, states.pop(), lives.pop(), index, gradient, percept_gradient, sums)
+                _step_gradient(steps, states.pop(), lives.pop(), index, gradient, percept_gradient, sums)
         drive_gradient = _drive_gradient(sums.drive, drive)
-        return Gradients(gradient.to(x.dtype), drive_gradient, _weight_gradients(sums, weights, plan))
+        return Gradients(gradient.to(x.dtype), _weight_gradients(sums, weights, plan), drive_gradient)
 
 
-def _replay(call: Call, first: Tensor, start: int, end: int) -> tuple[list[Tensor], list[Tensor | None]]:
+def _replay(steps: Steps, first: Tensor, start: int, end: int) -> tuple[list[Tensor], list[Tensor | None]]:
     """The states before each step from ``start`` to ``end``, and which cells lived in it. The last step is replayed
     only where that is to be learned."""
     states, lives = [first], []
-    for index in range(start, end if call.plan.buries else end - 1):
+    for index in range(start, end if steps.plan.buries else end - 1):
         new = torch.empty_like(first)
-        lives.append(call.step(states[-1], index, new))
+        lives.append(steps.step(states[-1], index, new))
         states.append(new)
-    return states[: end - start], lives if call.plan.buries else [None] * (end - start)
+    return states[: end - start], lives if steps.plan.buries else [None] * (end - start)
 
 
 def _step_gradient(
-    call: Call,
+    steps: Steps,
     state: Tensor,
     living: Tensor | None,
     index: int,
@@ -207,22 +192,22 @@ def _step_gradient(
     sums: Sums,
 ) -> None:
     """Turns the gradient of the state after a step into that of the state before it."""
-    lattice, bank = call.automaton.lattice, call.weights.bank
+    lattice, bank = steps.automaton.lattice, steps.weights.bank
     launch_step_gradient(
-        call.rows,
+        steps.rows,
         state,
-        *call.tensors,
+        *steps.tensors,
         living,
         gradient,
         percept_gradient,
         sums.drive,
         sums.weights,
-        *call.sizes,
+        *steps.sizes,
         index,
-        *call.numbers,
-        call.rows,
+        *steps.numbers,
+        steps.rows,
         *lattice.shape,
-        plan=call.plan,
+        plan=steps.plan,
         parts=sums.weights.shape[0],
     )
     if sums.bank is not None:

@@ -7,29 +7,27 @@ predicate serves the automatic choice, a forced choice and ``python -m cube_kern
 from __future__ import annotations
 
 import os
-from types import ModuleType
 
 import torch
 
 from cube_kernels.backends import cuda, native, reference, triton
+from cube_kernels.backends.contract import Backend, BackendError, Kernels
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule
 
-BACKENDS: dict[str, ModuleType] = {backend.name: backend for backend in (native, cuda, triton, reference)}
+KERNELS: dict[str, Kernels] = {native.name: native, cuda.name: cuda, triton.name: triton}
+
+BACKENDS: dict[str, Backend] = {**KERNELS, reference.name: reference}
 """Every backend by name, in the order in which the automatic choice tries them."""
 
-ON_CPU = (native, reference)
+ON_CPU: tuple[Backend, ...] = (native, reference)
 """The same for CPU tensors: there a backend for GPUs runs in an interpreter or a simulator, for those who ask."""
 
 BACKEND_VARIABLE = "CUBE_KERNELS_BACKEND"
 
 
-class BackendError(RuntimeError):
-    """The backend that was asked for cannot run the call; the message gives its reason."""
-
-
-def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> ModuleType:
+def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> Backend:
     """The backend for such a call (perception alone if there is no rule): the first that can for ``"auto"``, unless
     ``CUBE_KERNELS_BACKEND`` names one; otherwise the named one.
 
@@ -42,7 +40,9 @@ def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype
         backend, source = os.environ.get(BACKEND_VARIABLE, "auto"), BACKEND_VARIABLE
     if backend == "auto":
         candidates = ON_CPU if device.type == "cpu" else BACKENDS.values()
-        return next(b for b in candidates if b.why_not(lattice, rule, dtype, device) is None)
+        for candidate in candidates:  # the last runs everything
+            if candidate.why_not(lattice, rule, dtype, device) is None:
+                return candidate
     if backend not in BACKENDS:
         check_choice(owner, source, backend, ["auto", *BACKENDS])
     chosen = BACKENDS[backend]

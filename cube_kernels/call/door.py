@@ -1,0 +1,229 @@
+"""The only door to the backends: no pointer leaves Python before the checks here have agreed.
+
+A call of :func:`cube_kernels.rollout` is checked by what the user gave (:func:`check_given`), a registered operator,
+which anyone may call, and what a saved-tensor hook gives back by what the backend gets (:func:`check_call`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from cube_kernels.automaton import Automaton, StepWeights
+from cube_kernels.backends.contract import BackendError, Call, Kernels, Schedule
+from cube_kernels.lattice import Lattice
+from cube_kernels.options import check_positive
+from cube_kernels.philox import SEED_LIMIT
+from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.torch_internals import SPECIAL, dispatch_keys, is_zero_tensor
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+class Kind(enum.IntEnum):
+    """What :func:`survey` finds."""
+
+    ODD = 0
+    """A tensor that kernels cannot read as it is: not dense and contiguous in memory of its own."""
+    FROZEN = 1
+    TRAINED = 2
+    """A gradient will be asked for."""
+
+
+def survey(tensors: Iterable[Tensor | None]) -> Kind:
+    """How kernels and autograd take them."""
+    kind = Kind.FROZEN
+    for tensor in tensors:
+        if tensor is not None:
+            if dispatch_keys(tensor).raw_repr() & SPECIAL or not tensor.is_contiguous():
+                return Kind.ODD
+            if tensor.requires_grad:
+                kind = Kind.TRAINED
+    return kind
+
+
+def resolved(tensor: Tensor | None) -> Tensor | None:
+    """The same numbers, contiguous, where only strides, negation or zeros without memory keep kernels from them;
+    others as they are."""
+    if tensor is None or tensor.layout is not torch.strided:
+        return tensor
+    if is_zero_tensor(tensor):
+        tensor = tensor + torch.zeros((), dtype=tensor.dtype, device=tensor.device)  # a copy would be another such
+    return tensor.resolve_neg().contiguous()
+
+
+def plain(tensor: Any) -> Any:
+    """As :func:`resolved`; what is no tensor stays as it is.
+
+    Raises:
+        TypeError: a tensor whose memory kernels cannot read.
+    """
+    if not isinstance(tensor, Tensor):
+        return tensor
+    tensor = resolved(tensor)
+    if survey((tensor,)) is Kind.ODD:
+        kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+        raise TypeError(
+            f"cube_kernels: a tensor is a {kind} of layout {tensor.layout} with the keys {dispatch_keys(tensor)}; "
+            "valid: dense tensors of the CPU or a GPU, and classes whose __torch_dispatch__ hands such on"
+        )
+    return tensor
+
+
+def check_state(x: Tensor, lattice: Lattice, owner: str) -> None:
+    """A state of this lattice: ``[B, D, H, W, C]`` in one of :data:`DTYPES`."""
+    if x.dim() != 5 or x.shape[1:] != lattice.state_shape:
+        wanted = ", ".join(map(str, ("B", *lattice.state_shape)))
+        raise ValueError(f"{owner}: x has shape {list(x.shape)}; this lattice takes [{wanted}]")
+    check_dtype(x, "x", owner)
+
+
+def check_dtype(tensor: Tensor, name: str, owner: str) -> None:
+    """One of :data:`DTYPES`."""
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"{owner}: {name} is {tensor.dtype}; valid: {', '.join(map(str, DTYPES))}")
+
+
+def check_like(tensor: Tensor, name: str, shape: tuple[int, ...], x: Tensor, owner: str) -> None:
+    """A tensor of this shape, in the dtype and on the device of ``x``."""
+    check_shape(tensor, name, shape, owner)
+    if tensor.dtype is not x.dtype:
+        raise TypeError(f"{owner}: {name} is {tensor.dtype}, but x is {x.dtype}; they must agree")
+    check_device(tensor, name, x, owner)
+
+
+def check_shape(tensor: Tensor, name: str, shape: tuple[int, ...], owner: str) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{owner}: {name} has shape {list(tensor.shape)}; expected {list(shape)}")
+
+
+def check_device(tensor: Tensor, name: str, x: Tensor, owner: str) -> None:
+    if tensor.device != x.device:
+        raise ValueError(f"{owner}: {name} is on {tensor.device}, but x is on {x.device}; they must agree")
+
+
+def check_filters(filters: Tensor, lattice: Lattice, x: Tensor, owner: str) -> None:
+    """A bank ``[P, offsets, C]``, P being 0 or more."""
+    bank = filters.shape[0] if filters.dim() else 1
+    check_like(filters, "filters", (bank, len(lattice.offsets), lattice.channels), x, owner)
+
+
+def check_given(
+    x: Tensor, parameters: RuleParameters, automaton: Automaton, drive: Tensor | None, write_mask: Tensor | None
+) -> None:
+    """Raises ValueError or TypeError unless the tensors fit the lattice, the rule and each other."""
+    owner = "rollout"
+    if x.shape[1:] != automaton.lattice.state_shape or x.dtype not in DTYPES:
+        check_state(x, automaton.lattice, owner)
+    _check_tensors(RuleParameters._fields, parameters, automaton.expected, x, owner)
+    if drive is not None or write_mask is not None or automaton.rule.drive:
+        _check_cells(automaton, x, drive, write_mask, owner)
+
+
+def check_call(call: Call, owner: str) -> None:
+    """The same of what a backend gets, with its weights in the parameters' place and its schedule."""
+    check_state(call.x, call.automaton.lattice, owner)
+    _check_tensors(StepWeights._fields, call.weights, call.automaton.weight_shapes, call.x, owner)
+    _check_cells(call.automaton, call.x, call.drive, call.write_mask, owner)
+
+
+def _check_tensors(
+    names: tuple[str, ...], tensors: Iterable[Tensor | None], shapes: tuple[Size | None, ...], x: Tensor, owner: str
+) -> None:
+    """Each has its shape, and is there if and only if it has one."""
+    dtype, device = x.dtype, x.device
+    for name, tensor, shape in zip(names, tensors, shapes, strict=True):
+        if tensor is not None and shape is not None:
+            # The comparisons of check_like, without a call for each: most calls are short.
+            if tensor.shape != shape or tensor.dtype is not dtype or tensor.device != device:
+                check_like(tensor, name, shape, x, owner)
+        elif shape is not None:
+            raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shape)}")
+        elif tensor is not None:
+            raise ValueError(f"{owner}: {name} was given, but this rule has none; pass None")
+
+
+def check_schedule(schedule: Schedule, owner: str) -> None:
+    least = Schedule(steps=0, checkpoint_every=1, seed=0, trajectory_every=0, tolerance=-1.0)
+    for name in ("steps", "checkpoint_every", "seed", "trajectory_every"):
+        check_positive(owner, name, getattr(schedule, name), least=int(getattr(least, name)))
+    if schedule.seed >= SEED_LIMIT:
+        raise ValueError(f"{owner}: seed is {schedule.seed}; it must be below 2^63")
+
+
+def check_kept(call: Call, checkpoints: Tensor | None, taken: Tensor | None, owner: str) -> None:
+    """What the forward pass gave back for the backward pass."""
+    schedule, x = call.schedule, call.x
+    if checkpoints is not None:
+        check_like(checkpoints, "checkpoints", (schedule.checkpoints, *x.shape), x, owner)
+    elif schedule.checkpoints:
+        raise ValueError(f"{owner}: checkpoints is None; expected {[schedule.checkpoints, *x.shape]}")
+    if taken is not None:
+        check_shape(taken, "taken", (x.shape[0],), owner)
+        if taken.dtype is not torch.int64:
+            raise TypeError(f"{owner}: taken is {taken.dtype}; it takes torch.int64")
+        check_device(taken, "taken", x, owner)
+
+
+def check_perception(operation: str, lattice: Lattice, first: Tensor, second: Tensor | None) -> tuple[int, ...]:
+    """Checks what one of the three operations of perception gets, and tells the shape of its result.
+
+    Args:
+        operation: the name of its operator, ``"perceive_forward"``, ``"perceive_adjoint"`` or ``"filter_gradient"``.
+        lattice: what states live on.
+        first: states, or percepts for the adjoint.
+        second: filters, or percepts for the filter gradient.
+    """
+    channels = lattice.channels
+    vectors = len(lattice.neighbors)
+    if operation == "filter_gradient":
+        check_state(first, lattice, operation)
+        if second is None:
+            raise TypeError(f"{operation}: percepts is None; it takes a tensor")
+        vectors = second.shape[-1] // channels if second.dim() else 0
+        check_like(second, "percepts", (first.shape[0], *lattice.shape, vectors * channels), first, operation)
+        return vectors, len(lattice.offsets), channels
+    if second is not None:
+        check_filters(second, lattice, first, operation)
+        vectors = second.shape[0]
+    if operation == "perceive_adjoint":
+        batch = first.shape[0] if first.dim() else 0
+        check_shape(first, "percepts", (batch, *lattice.shape, vectors * channels), operation)
+        check_dtype(first, "percepts", operation)
+        return batch, *lattice.state_shape
+    check_state(first, lattice, operation)
+    return first.shape[0], *lattice.shape, vectors * channels
+
+
+def check_runs(kernels: Kernels, lattice: Lattice, rule: Rule | None, like: Tensor, owner: str) -> None:
+    """Raises BackendError unless the backend can."""
+    reason = kernels.why_not(lattice, rule, like.dtype, like.device)
+    if reason is not None:
+        raise BackendError(f"{owner}: backend is {kernels.name!r}, but it cannot run this call: {reason}")
+
+
+def _check_cells(automaton: Automaton, x: Tensor, drive: Tensor | None, write_mask: Tensor | None, owner: str) -> None:
+    """What cells are given each: a drive, a write mask."""
+    channels, shape = automaton.rule.drive, automaton.lattice.shape
+    if (drive is None) != (channels == 0):
+        given = "no drive was given" if drive is None else "a drive was given"
+        raise ValueError(f"{owner}: {given}, but the rule has {channels} drive channels")
+    if drive is not None:
+        check_like(drive, "drive", _per_sample(drive, x, (*shape, channels)), x, owner)
+    if write_mask is not None:
+        check_shape(write_mask, "write_mask", _per_sample(write_mask, x, shape), owner)
+        if write_mask.dtype is not torch.bool:
+            raise TypeError(
+                f"{owner}: write_mask is {write_mask.dtype}; it takes torch.bool, True where cells may change"
+            )
+        check_device(write_mask, "write_mask", x, owner)
+
+
+def _per_sample(tensor: Tensor, x: Tensor, shape: tuple[int, ...]) -> Size:
+    """``[B or 1, *shape]``, whichever the tensor comes nearer to."""
+    shared = tensor.dim() == len(shape) + 1 and tensor.shape[0] == 1
+    return Size((1 if shared else x.shape[0], *shape))

@@ -1,0 +1,64 @@
+"""Every private name of torch that this package uses, as it was in torch 2.13.0. Each says what it is for; none has a
+public equal."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import DispatchKey, DispatchKeySet
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+
+SingleLevelFunction: Any = _SingleLevelFunction
+"""The node that functorch makes for its own functions; to be applied within :data:`on_its_own_level`. What
+``torch.library.register_autograd`` makes refuses to run inside ``torch.func.grad`` (pytorch issue 170834)."""
+
+on_its_own_level = enable_single_level_autograd_function
+
+
+def below_autograd() -> AbstractContextManager[None]:
+    """Operators run as if nothing were differentiated."""
+    return torch._C._AutoDispatchBelowAutograd()
+
+
+def tracing() -> bool:
+    """Whether a compiler or ``torch.jit.trace`` writes down what is called, instead of running it."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
+
+
+def transformed() -> bool:
+    """Whether a function transform (``torch.func``) or a dispatch mode, such as that of fake tensors, is active."""
+    return torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def forward_mode() -> bool:
+    """Whether derivatives are carried forward now: ``torch.func.jvp``, ``torch.autograd.forward_ad``."""
+    return forward_ad._current_level >= 0
+
+
+autocasting = torch._C._is_any_autocast_enabled
+"""Whether autocast is on for any device: a quick look before the slow one."""
+
+dispatch_keys = torch._C._dispatch_keys
+"""What decides which code an operator runs for a tensor."""
+
+_DENSE = ["Dense", "CPU", "CUDA", "ADInplaceOrView", "AutogradCPU", "AutogradCUDA", "AutocastCPU", "AutocastCUDA"]
+SPECIAL = ~reduce(or_, (DispatchKeySet(getattr(DispatchKey, key)).raw_repr() for key in _DENSE))
+"""Bits of ``dispatch_keys(tensor).raw_repr()`` none of which is set for a dense tensor with memory of its own: no class
+that dispatches for itself, no wrapper of a transform, no stand-in for zeros, no negation or conjugation, not sparse."""
+
+
+is_zero_tensor = Tensor._is_zerotensor
+"""Whether a tensor stands for zeros, without memory."""
+
+
+def applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """``function.apply`` of one without ``setup_context`` where no transform is active; the rest of its Python code
+    takes a third of the time."""
+    return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
