@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict, overload
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import torch
 from torch import Tensor
 
-from cube_kernels.call import operators, whole
+from cube_kernels.call import distributed, operators, whole
 from cube_kernels.call.options import Options, Rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule, RuleParameters
@@ -15,6 +15,13 @@ from cube_kernels.torch_internals import tracing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+def _way(x: Tensor) -> Any:
+    """The module that a call on these states goes by."""
+    if tracing():
+        return operators
+    return whole if type(x) is Tensor or not distributed.is_distributed(x) else distributed
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -38,14 +45,14 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None = None, *, back
         ValueError, TypeError: a shape, dtype or device that does not fit; the message names the right one.
         BackendError: the named backend cannot run this call; the message says why.
     """
-    calls = operators if tracing() else whole
-    return calls.perceive(x, lattice, filters, backend)
+    percepts: Tensor = _way(x).perceive(x, lattice, filters, backend)
+    return percepts
 
 
 def absorb(x: Tensor, lattice: Lattice) -> Tensor:
     """What an absorbing boundary leaves of the states ``[B, D, H, W, C]`` after a step: ``η·x``."""
-    calls = operators if tracing() else whole
-    return calls.absorb(x, lattice)
+    left: Tensor = _way(x).absorb(x, lattice)
+    return left
 
 
 class _Others(TypedDict, total=False):
@@ -155,8 +162,7 @@ def rollout(
         BackendError: the named backend cannot run this call; the message says why.
     """
     options = Options(steps, drive, write_mask, seed, checkpoint_every, trajectory_every, tolerance, backend)
-    calls = operators if tracing() else whole
-    state, trajectory, taken = calls.rollout(x, parameters, lattice, rule, options)
+    state, trajectory, taken = _way(x).rollout(x, parameters, lattice, rule, options)
     if trajectory_every is None and tolerance is None:
         return state
     return Rollout(state, trajectory, torch.full((x.shape[0],), steps, device=x.device) if taken is None else taken)

@@ -82,9 +82,9 @@ def simulated_device(architecture: int, module: ModuleType | None = None, source
         return address(tensor)
 
     def call_of_its_own(call: Any) -> Any:
-        def called(*arguments: Any) -> Any:
+        def called(*arguments: Any, **named: Any) -> Any:
             device.tensors.clear()
-            return call(*arguments)
+            return call(*arguments, **named)
 
         return called
 
