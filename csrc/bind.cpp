@@ -7,6 +7,7 @@
 #include "native/crew.h"
 #include "native/targets.h"
 #include "plan_binding.h"
+#include "tensors.h"
 
 namespace py = pybind11;
 
@@ -120,6 +121,12 @@ PYBIND11_MODULE(_native, m) {
   });
   m.attr("compiler") = CUBE_COMPILER;
   m.def("use_openmp", [](uintptr_t parallel) { cube::use_openmp(reinterpret_cast<cube::OpenMPParallel>(parallel)); });
+
+  py::class_<cube::TensorReader>(m, "TensorReader")
+      .def(py::init<std::vector<py::type>>())
+      .def("look", [](const cube::TensorReader& reader, const py::tuple& tensors, const py::tuple& shapes) {
+        return static_cast<int>(reader.look(tensors, shapes));
+      });
 
   py::class_<cube::Schedule>(m, "Schedule")
       .def(py::init([](const std::string& storage, int64_t batch, bool shared_drive, bool shared_write_mask,

@@ -55,10 +55,15 @@ class Automaton:
         if rule.update == "leaky":
             shapes["log_time_constant"] = (channels,)
         self.parameter_shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
-        self.expected = tuple(self.parameter_shapes.get(name) for name in RuleParameters._fields)
-        bank = torch.Size((rule.bank, len(lattice.offsets), channels)) if rule.perception == "depthwise" else None
-        rate = torch.Size((channels,)) if rule.update == "leaky" else None
-        self.weight_shapes = (bank, *self.expected[1:5], rate)  # of StepWeights
+        given = [self.parameter_shapes.get(name) for name in RuleParameters._fields]
+        bank = (rule.bank, len(lattice.offsets), channels) if rule.perception == "depthwise" else None
+        rate = (channels,) if rule.update == "leaky" else None
+        drive = (-1, *lattice.shape, rule.drive) if rule.drive else None
+        state, write_mask = (-1, *lattice.state_shape), (-1, *lattice.shape)
+        self.given_shapes = (state, *given, drive, write_mask)
+        """Of states, parameters, drive and write mask; None for those that there are not, -1 for the batch."""
+        self.call_shapes = (state, bank, *given[1:5], rate, drive, write_mask)
+        """The same with :class:`StepWeights` in the parameters' place."""
 
     def step_weights(self, parameters: RuleParameters, like: Tensor) -> StepWeights:
         """On the device and in the dtype of ``like``; differentiable in the parameters."""

@@ -84,6 +84,10 @@ class Operation(NamedTuple):
 
     name: str
     """Of its operator."""
+    look: Callable[..., int]
+    """``(job, tensors)`` to their :class:`cube_kernels.call.door.Kind`, which is not ODD where they fit the job."""
+    check: Callable[..., Any]
+    """``(job, tensors)``: raises where they do not."""
     kernel: Callable[..., Any]
     """``(job, *tensors)`` in plain memory to results."""
     differentiated: Callable[..., Any]
@@ -100,14 +104,15 @@ def apply(operation: Operation, job: Any, *tensors: Any) -> Any:
     """What the operation gives for tensors that :mod:`cube_kernels.call.door` has checked."""
     if transformed():
         return operation.traced(job, *tensors)
-    kind = door.survey(tensors)
-    if kind is door.Kind.ODD:
+    kind = operation.look(job, tensors)
+    if kind == door.Kind.ODD:
         dense = tuple(map(door.resolved, tensors))
         kind = door.survey(dense)
-        if kind is door.Kind.ODD:
+        if kind == door.Kind.ODD:
             return operation.traced(job, *tensors)
+        operation.check(job, dense)
         tensors = dense
-    if kind is door.Kind.TRAINED and torch.is_grad_enabled():
+    if kind == door.Kind.TRAINED and torch.is_grad_enabled():
         return applied(_Derivative, operation, job, *tensors)
     return operation.kernel(job, *tensors)
 
@@ -126,6 +131,14 @@ class _Derivative(torch.autograd.Function):
 
 
 # The rollout: tensors as in ROLLOUT_TENSORS.
+
+
+def _look_at_rollout(job: RolloutJob, tensors: Tensors) -> int:
+    return door.look(tensors, job.automaton.call_shapes)
+
+
+def _check_rollout(job: RolloutJob, tensors: Tensors) -> None:
+    door.check_call(job.call(tensors), ROLLOUT.name)
 
 
 def _forward(job: RolloutJob, *tensors: Any) -> Outputs:
@@ -158,24 +171,32 @@ def _trace_rollout(job: RolloutJob, *tensors: Any) -> Tensors:
 # the tensors of the rollout.
 
 
+def _look_at_backward(job: RolloutJob, tensors: Tensors) -> int:
+    """A saved tensor may come back as another: hooks change them."""
+    kept, inputs = tensors[:4], tensors[4:]
+    kinds = door.look(inputs, job.automaton.call_shapes), door.survey(kept)
+    if door.Kind.ODD in kinds:
+        return door.Kind.ODD
+    door.check_kept(job.schedule, inputs[0], kept, ROLLOUT_BACKWARD.name)
+    return max(kinds)
+
+
+def _check_backward(job: RolloutJob, tensors: Tensors) -> None:
+    door.check_call(job.call(tensors[4:]), ROLLOUT_BACKWARD.name)
+    door.check_kept(job.schedule, tensors[4], tensors[:4], ROLLOUT_BACKWARD.name)
+
+
 def _backward(job: RolloutJob, state_gradient: Any, trajectory_gradient: Any, *saved: Any) -> Tensors:
-    """The gradients of all tensors but the write mask. A saved tensor may come back as another: hooks change them."""
-    owner, schedule = "rollout_backward", job.schedule
-    taken, checkpoints, *tensors = saved
+    """The gradients of all tensors but the write mask."""
+    schedule, (taken, checkpoints, *tensors) = job.schedule, saved
     call = job.call(tuple(tensors))
-    door.check_call(call, owner)
-    taken = taken if schedule.tolerance >= 0 else None
-    checkpoints = checkpoints if schedule.checkpoints else None
-    door.check_kept(call, checkpoints, taken, owner)
-    if state_gradient is None:
-        state_gradient = torch.zeros_like(call.x)
-    door.check_like(state_gradient, "state_gradient", call.x.shape, call.x, owner)
-    if trajectory_gradient is not None:
-        shape = (schedule.kept, *call.x.shape)
-        door.check_like(trajectory_gradient, "trajectory_gradient", shape, call.x, owner)
-    if taken is not None:
-        taken = taken.clamp(0, schedule.steps)
-    found = job.kernels.backward(call, checkpoints, taken, state_gradient, trajectory_gradient)
+    found = job.kernels.backward(
+        call,
+        checkpoints if schedule.checkpoints else None,
+        taken.clamp(0, schedule.steps) if schedule.tolerance >= 0 else None,
+        torch.zeros_like(call.x) if state_gradient is None else state_gradient,
+        trajectory_gradient if schedule.trajectory_every else None,
+    )
     return found.state, *found.weights, found.drive
 
 
@@ -197,6 +218,18 @@ def _trace_backward(job: RolloutJob, *tensors: Any) -> Tensors:
 
 
 # Perception, its adjoint and its filter gradient: tensors as in the kernels' own.
+
+
+def _look_at_perception(name: str) -> Callable[..., int]:
+    def look(job: PerceptionJob, tensors: Tensors) -> int:
+        door.check_perception(name, job.lattice, *tensors)
+        return door.survey(tensors)
+
+    return look
+
+
+def _check_nothing(job: PerceptionJob, tensors: Tensors) -> None:
+    """Looking at them was checking them."""
 
 
 def _perceive(job: PerceptionJob, x: Tensor, filters: Tensor | None) -> Tensor:
@@ -250,14 +283,29 @@ def _by(name: str) -> Callable[..., Any]:
 
 
 def _perception(name: str, kernel: Callable[..., Tensor], gradients: Callable[..., Tensors]) -> Operation:
-    return Operation(name, kernel, kernel, _save_both, gradients, _by(name))
+    look = _look_at_perception(name)
+    return Operation(name, look, _check_nothing, kernel, kernel, _save_both, gradients, _by(name))
 
 
 ROLLOUT = Operation(
-    "rollout_forward", _forward, _forward_with_checkpoints, _save_rollout, _rollout_gradients, _trace_rollout
+    "rollout_forward",
+    _look_at_rollout,
+    _check_rollout,
+    _forward,
+    _forward_with_checkpoints,
+    _save_rollout,
+    _rollout_gradients,
+    _trace_rollout,
 )
 ROLLOUT_BACKWARD = Operation(
-    "rollout_backward", _backward, _backward, _save_nothing, _refuse_second_derivative, _trace_backward
+    "rollout_backward",
+    _look_at_backward,
+    _check_backward,
+    _backward,
+    _backward,
+    _save_nothing,
+    _refuse_second_derivative,
+    _trace_backward,
 )
 PERCEIVE = _perception("perceive_forward", _perceive, _perceive_gradients)
 PERCEIVE_ADJOINT = _perception("perceive_adjoint", _adjoint, _adjoint_gradients)

@@ -168,16 +168,22 @@ def _checkpointing_fake(*arguments: Any) -> Tensors:
     )
 
 
+def _backward_job(arguments: Tensors) -> tuple[RolloutJob, Tensors]:
+    job, tensors = _rollout_job(arguments[4:], ROLLOUT_BACKWARD.name)
+    door.check_kept(job.schedule, tensors[0], arguments[:4], ROLLOUT_BACKWARD.name)
+    return job, tensors
+
+
 def _backward_kernel(*arguments: Any) -> Tensors:
     arguments = tuple(map(door.plain, arguments))
-    job, tensors = _rollout_job(arguments[4:], ROLLOUT_BACKWARD.name)
+    job, tensors = _backward_job(arguments)
     door.check_runs(job.kernels, job.automaton.lattice, job.automaton.rule, tensors[0], ROLLOUT_BACKWARD.name)
     found = ROLLOUT_BACKWARD.kernel(job, *arguments[:4], *tensors)
     return tuple(tensors[0].new_empty(0) if gradient is None else gradient for gradient in found)
 
 
 def _backward_fake(*arguments: Any) -> Tensors:
-    _, tensors = _rollout_job(arguments[4:], ROLLOUT_BACKWARD.name)
+    _, tensors = _backward_job(arguments)
     return tuple(tensors[0].new_empty(0 if tensor is None else tensor.shape) for tensor in tensors[:-1])
 
 

@@ -44,7 +44,8 @@ def rollout(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule,
     if narrow is not None:
         x, drive, *rest = (None if t is None else t.to(narrow) for t in (x, drive, *parameters))  # type: ignore[assignment]
         parameters = RuleParameters(*rest)
-    door.check_given(x, parameters, automaton, drive, write_mask)
+    if not door.look((x, *parameters, drive, write_mask), automaton.given_shapes):
+        door.check_given(x, parameters, automaton, drive, write_mask)
     weights = automaton.step_weights(parameters, x)
     chosen = choose(options.backend, lattice, rule, x.dtype, x.device)
     if chosen is reference or forward_mode():
