@@ -5,7 +5,7 @@ Every other backend is measured against it. Autograd differentiates it, as often
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,15 +40,12 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
 @constant
 def neighbor_table(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any, Any]:
     """``[offsets, cells]``: the cell that each cell reads at each offset; ``cells`` for one outside."""
+    shifts = np.array(offsets, dtype=np.int64).reshape(-1, 3) + lattice.reach
+    d, h, w = (np.array(lattice.axis_targets(axis))[shifts[:, axis]] for axis in range(3))  # [offsets, size] each
+    d, h, w = d[:, :, None, None], h[:, None, :, None], w[:, None, None, :]
     height, width = lattice.shape[1:]
-    targets = [lattice.axis_targets(axis) for axis in range(3)]
-    table = []
-    for offset in offsets:
-        rows = (targets[axis][shift + lattice.reach[axis]] for axis, shift in enumerate(offset))
-        table.append(
-            [lattice.cells if OUTSIDE in (z, y, x) else (z * height + y) * width + x for z, y, x in product(*rows)]
-        )
-    return np.array(table, dtype=np.int64).reshape(len(offsets), lattice.cells)
+    outside = (d == OUTSIDE) | (h == OUTSIDE) | (w == OUTSIDE)
+    return np.where(outside, lattice.cells, (d * height + h) * width + w).reshape(len(offsets), lattice.cells)
 
 
 @constant
