@@ -17,7 +17,7 @@ from cube_kernels.checks import check_state
 from cube_kernels.dispatch import BACKENDS
 from cube_kernels.functional import absorb, perceive
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice, check_positive
+from cube_kernels.options import check_choice, check_flag, check_positive
 
 
 class _Cell(nn.Module):
@@ -26,7 +26,8 @@ class _Cell(nn.Module):
     def __init__(self, lattice: Lattice, checkpoint: bool, backend: str) -> None:
         super().__init__()
         check_choice(type(self).__name__, "backend", backend, ["auto", *BACKENDS])
-        self.lattice, self.checkpoint, self.backend = lattice, checkpoint, backend
+        self.checkpoint = check_flag(type(self).__name__, "checkpoint", checkpoint)
+        self.lattice, self.backend = lattice, backend
 
     def step(self, x: Tensor) -> Tensor:
         """One step, but for what the absorbing boundary takes."""
@@ -49,7 +50,7 @@ class _Cell(nn.Module):
             ValueError, TypeError: a shape, dtype or number of steps that does not fit.
         """
         owner, parameter = type(self).__name__, next(self.parameters())
-        check_positive(owner, "steps", steps, least=0)
+        steps = check_positive(owner, "steps", steps, least=0)
         check_state(x, self.lattice, owner)
         if x.dtype is not parameter.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"{owner}: x is {x.dtype}, but the parameters are {parameter.dtype}; they must agree")
@@ -91,7 +92,7 @@ class GMLPCell(_Cell):
     def __init__(self, lattice: Lattice, hidden: int, checkpoint: bool = True, backend: str = "auto") -> None:
         super().__init__(lattice, checkpoint, backend)
         check_positive("GMLPCell", "lattice.channels", lattice.channels, least=2)
-        check_positive("GMLPCell", "hidden", hidden, least=2)
+        hidden = check_positive("GMLPCell", "hidden", hidden, least=2)
         self.gate_lattice = replace(lattice, channels=hidden)
         self.norm = nn.LayerNorm(lattice.channels)
         self.project_in = nn.Linear(lattice.channels, 2 * hidden)
@@ -133,7 +134,7 @@ class GRUCell(_Cell):
 
     def __init__(self, lattice: Lattice, filters: int = 1, checkpoint: bool = True, backend: str = "auto") -> None:
         super().__init__(lattice, checkpoint, backend)
-        check_positive("GRUCell", "filters", filters)
+        filters = check_positive("GRUCell", "filters", filters)
         self.filters = nn.Parameter(torch.empty(filters, len(lattice.offsets), lattice.channels))
         self.unit = nn.GRUCell(filters * lattice.channels, lattice.channels)
         nn.init.normal_(self.filters, std=len(lattice.offsets) ** -0.5)

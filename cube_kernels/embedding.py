@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
-from cube_kernels.options import check_choice, check_positive
+from cube_kernels.options import check_choice, check_positive, check_range
 from cube_kernels.regions import block_shape, find_region, steps_to_reach
 from cube_kernels.rule import Rule
 
@@ -78,13 +78,15 @@ class EmbeddingCube(nn.Module):
         order: Tensor | None = None,
     ) -> None:
         super().__init__()
-        check_positive("EmbeddingCube", "dim", dim)
+        self.dim = check_positive("EmbeddingCube", "dim", dim)
         check_choice("EmbeddingCube", "lift", lift, ["per_cell", "shared", "dense"])
+        steps = check_positive("EmbeddingCube", "steps", steps, least=0)
         if rule.drive:
             raise ValueError(f"EmbeddingCube: the rule has {rule.drive} drive channels; it takes a rule without")
+        proportion = check_range("EmbeddingCube", "proportion", proportion, 0, 1)
         if proportion != 1 and not {input, output} & {"front", "back"}:
             raise ValueError(f"EmbeddingCube: proportion is {proportion}, but neither region is a face")
-        self.dim, self.lattice, self.per_cell, self.dense = dim, lattice, lift == "per_cell", lift == "dense"
+        self.lattice, self.per_cell, self.dense = lattice, lift == "per_cell", lift == "dense"
         self.input, self.output = (find_region(name, lattice, proportion) for name in (input, output))
         self.input_shape, self.output_shape = (block_shape(r, lattice) for r in (self.input, self.output))
         if not self.dense:

@@ -111,11 +111,14 @@ class TokenReading(nn.Module):
         leaving: int = 0,
     ) -> None:
         super().__init__()
-        owner, self.dim, self.out = type(self).__name__, dim, dim if out is None else out
-        check_positive(owner, "dim", dim)
-        check_positive(owner, "out", self.out)
-        for name, width in (("entering", entering), ("leaving", leaving)):
+        owner = type(self).__name__
+        self.dim = dim = check_positive(owner, "dim", dim)
+        self.out = dim if out is None else check_positive(owner, "out", out)
+        entering, leaving = (
             check_positive(owner, name, width, least=0 if context is None else 1)
+            for name, width in (("entering", entering), ("leaving", leaving))
+        )
+        for name, width in (("entering", entering), ("leaving", leaving)):
             if context is None and width:
                 raise ValueError(f"{owner}: {name} is {width}, but there is no context; leave it at 0")
         self.lift = None if context is None else nn.Linear(dim, entering)
