@@ -18,7 +18,8 @@ SQUASHES = ("identity", "tanh")
 # Each update with the squash ψ it usually has: neural cellular automata add a raw change, the others move
 # towards a bounded target.
 UPDATES = {"residual": "identity", "replace": "tanh", "gated": "tanh", "leaky": "tanh"}
-ALIVE_WHEN = ("before", "after", "both")
+# Whether life is measured on the state before the update, and on the one after it.
+ALIVE_WHEN = {"before": (True, False), "after": (False, True), "both": (True, True)}
 
 
 class RuleParameters(NamedTuple):

@@ -16,7 +16,7 @@ __device__ inline void perceive(const Plan& plan, const Tables& tables, const St
                                 int cell, int c, Put&& put) {
   const int cells = static_cast<int>(plan.cells);
   const auto neighbor = [&](int o) { return tables.neighbor[o * cells + cell]; };
-  if (plan.filters == 0) {
+  if (plan.perception == Perception::gather) {
     for (int o = 0; o < plan.offset_count; ++o) {
       const int near = neighbor(o);
       put(o, near < 0 ? Values<width>{} : load<width>(states.of(near) + c));
@@ -53,7 +53,7 @@ __device__ inline Values<width> perceive_adjoint(const Plan& plan, const Tables&
     const int32_t* start = tables.reader_start + o * (cells + 1) + cell;
     for (int i = start[0]; i < start[1]; ++i) {
       const auto* from = percept_gradients.of(tables.reader[i]) + c;
-      if (plan.filters == 0) {
+      if (plan.perception == Perception::gather) {
         const Values<width> g = load<width>(from + o * stride);
 #pragma unroll
         for (int j = 0; j < width; ++j) sum[j] += g[j];

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton, StepWeights
-from cube_kernels.backends.plans import address, input_addresses, lattice_plan, rule_plan, shared
+from cube_kernels.backends.plans import address, input_addresses, lattice_plan, rule_plan, shared, unknown_name
 from cube_kernels.backends.results import Gradients, Outputs, empty_gradients, empty_outputs
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
@@ -97,12 +97,12 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
         return reason
     if device.type != "cpu":
         return f"it runs on the CPU, and the state is on {device}"
-    return None
+    return unknown_name(module, lattice, rule)
 
 
 @lru_cache(maxsize=256)
-def perception_plan(lattice: Lattice, filters: int) -> Any:
-    """The lattice as the C++ side sees it, with so many filters a channel; 0 for gathering."""
+def perception_plan(lattice: Lattice, filters: int | None) -> Any:
+    """The lattice as the C++ side sees it, with so many filters a channel; None for gathering."""
     return lattice_plan(_module(), lattice, filters)
 
 
@@ -226,7 +226,7 @@ def _perception(
     percepts: Tensor | None,
     result: Tensor,
 ) -> None:
-    perception_plan(lattice, 0 if filters is None else vectors).perception(
+    perception_plan(lattice, None if filters is None else vectors).perception(
         which,
         isa(),
         STORAGE[result.dtype],

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.lattice import OUTSIDE, Lattice, Offset
 from cube_kernels.philox import fires
-from cube_kernels.rule import Alive, Rule
+from cube_kernels.rule import ALIVE_WHEN, Alive, Rule
 from cube_kernels.schedule import Rollout, Schedule
 from cube_kernels.tracing import constant, transforming
 
@@ -109,8 +109,10 @@ def step(
         change = torch.sigmoid(heads[..., lattice.channels :]) * (target - old)
     elif rule.update == "leaky":
         change = weights.rate * (target - old)
-    else:
+    elif rule.update == "replace":
         change = target - old
+    else:
+        raise NotImplementedError(f"reference: it knows no update {rule.update!r}")
     if rule.update == "replace" and not rule.fire_rescale:
         new = target  # exactly
     else:
@@ -130,8 +132,8 @@ def step(
         kept = kept | ~write_mask[..., None]
     new = torch.where(kept, x, new)
     if rule.alive is not None:
-        measured = {"before": [x], "after": [new], "both": [x, new]}[rule.alive.when]
-        living = torch.stack([lives(state, lattice, rule.alive) for state in measured]).all(0)
+        measured = zip((x, new), ALIVE_WHEN[rule.alive.when], strict=True)
+        living = torch.stack([lives(state, lattice, rule.alive) for state, counts in measured if counts]).all(0)
         new = torch.where(living | kept, new, rule.alive.dead_value)
     return new
 

@@ -25,7 +25,9 @@ def _normal(shift: int, size: int, boundary: str) -> int:
     if boundary == "reflecting":
         period = max(2 * (size - 1), 1)
         return (shift + size - 1) % period - (size - 1)
-    return min(max(shift, -size), size)
+    if boundary in ("walls", "absorbing"):
+        return min(max(shift, -size), size)
+    raise NotImplementedError(f"triton: it knows no boundary {boundary!r}")
 
 
 def _normalized(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any, Any]:
@@ -60,7 +62,7 @@ def image_table(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any
     images = np.argwhere(seen) - reaches
     if mirrored:
         images = images[((images == 0) | (np.abs(images) == reaches)).all(axis=1)]
-    return images.astype(np.int32)
+    return np.ascontiguousarray(images, dtype=np.int32)
 
 
 class Cells(NamedTuple):
@@ -103,6 +105,8 @@ def _folded(index, size, boundary: tl.constexpr):
     elif boundary == "reflecting":
         index = tl.abs(index)
         index = tl.where(index >= size, 2 * (size - 1) - index, index)
+    else:
+        tl.static_assert(boundary == "walls" or boundary == "absorbing")
     return index
 
 
