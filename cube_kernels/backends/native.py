@@ -57,15 +57,22 @@ def extension() -> tuple[ModuleType | None, str]:
     return module, ""
 
 
+def _openmp_runtimes(maps: str) -> set[str]:
+    """The paths of the OpenMP runtimes in a process's ``/proc/self/maps``: all that follows the fifth field, spaces and
+    all. The file of a deleted one is gone, or another."""
+    mapped = (line.split(maxsplit=5) for line in maps.splitlines())
+    paths = {fields[5] for fields in mapped if len(fields) == 6}
+    return {p for p in paths if re.search(r"/lib(gomp|iomp5|omp)\b[^/]*$", p) and not p.endswith(" (deleted)")}
+
+
 def _openmp_parallel() -> int:
     """The address of ``GOMP_parallel`` in the OpenMP runtime that torch computes with, 0 if there is none: the threads
     of a pool of our own would have to share the cores with those that torch leaves spinning."""
     maps = Path("/proc/self/maps")
     if not torch.backends.openmp.is_available() or not maps.exists():
         return 0
-    loaded = {line.split()[-1] for line in maps.read_text().splitlines() if re.search(r"/lib(gomp|iomp5|omp)\b", line)}
     home = str(Path(torch.__file__).parent)
-    for path in sorted(loaded, key=lambda path: not path.startswith(home)):
+    for path in sorted(_openmp_runtimes(maps.read_text()), key=lambda path: not path.startswith(home)):
         runtime = ctypes.CDLL(path)
         if hasattr(runtime, "GOMP_parallel"):
             # A team may then turn out smaller than the one before it, and a sample's threads wait for each other.
