@@ -11,13 +11,14 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cube_kernels.checks import check_state
 from cube_kernels.dispatch import BACKENDS
 from cube_kernels.functional import absorb, perceive
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice, check_flag, check_positive
+from cube_kernels.precision import agree
+from cube_kernels.recompute import recomputed
 
 
 class _Cell(nn.Module):
@@ -40,7 +41,8 @@ class _Cell(nn.Module):
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """
         Args:
-            x: states ``[B, D, H, W, C]`` in the parameters' dtype and on their device.
+            x: states ``[B, D, H, W, C]`` in the parameters' dtype (under autocast any that it casts) and on their
+                device.
             steps: how many steps; 0 returns ``x``.
 
         Returns:
@@ -52,13 +54,10 @@ class _Cell(nn.Module):
         owner, parameter = type(self).__name__, next(self.parameters())
         steps = check_positive(owner, "steps", steps, least=0)
         check_state(x, self.lattice, owner)
-        if x.dtype is not parameter.dtype and not torch.is_autocast_enabled(x.device.type):
+        if not agree(x, parameter):
             raise TypeError(f"{owner}: x is {x.dtype}, but the parameters are {parameter.dtype}; they must agree")
         for _ in range(steps):
-            if self.checkpoint:
-                x = checkpoint(self._advance, x, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = self._advance(x)
+            x = recomputed(self._advance, x) if self.checkpoint else self._advance(x)
         return x
 
     def extra_repr(self) -> str:
@@ -82,7 +81,7 @@ class GMLPCell(_Cell):
         hidden: width of each half, at least 2.
         checkpoint: whether to keep nothing but the states between the steps for the backward pass, which computes each
             step again (``torch.utils.checkpoint``): one state a step of memory, for one more forward pass of time.
-            Gradients are the same.
+            Gradients are the same. ``torch.compile`` and ``torch.func`` choose for themselves what to keep.
         backend: of the perception; see :func:`cube_kernels.rollout`.
 
     Raises:

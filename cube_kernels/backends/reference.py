@@ -12,14 +12,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.lattice import OUTSIDE, Lattice, Offset
 from cube_kernels.philox import fires
+from cube_kernels.recompute import recomputed
 from cube_kernels.rule import ALIVE_WHEN, Alive, Rule
 from cube_kernels.schedule import Rollout, Schedule
-from cube_kernels.tracing import constant, transforming
+from cube_kernels.tracing import constant
 
 name = "reference"
 
@@ -175,11 +175,7 @@ def rollout(
     bounds = sorted(ends | {0})
     first = x
     for start, end in pairwise(bounds):
-        arguments = (start, end, x, running, taken, *weights, drive)
-        if transforming():  # compilers choose themselves what to keep, and functorch refuses the hooks of a checkpoint
-            x, running, taken = segment(*arguments)
-        else:
-            x, running, taken = checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)
+        x, running, taken = recomputed(segment, start, end, x, running, taken, *weights, drive)
         if schedule.trajectory_every and end % schedule.trajectory_every == 0:
             trajectory.append(x)
     kept = torch.stack(trajectory) if trajectory else x.new_empty((0, *x.shape))
