@@ -13,7 +13,7 @@ namespace py = pybind11;
 namespace cube {
 
 // What is computed of perception alone.
-CUBE_NAMED_ENUM(PerceptionResult, forward, adjoint, bank_gradient);
+CUBE_NAMED_ENUM(PerceptionResult, int, forward, adjoint, bank_gradient);
 
 }  // namespace cube
 

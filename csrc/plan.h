@@ -10,23 +10,24 @@ namespace cube {
 template <class E>
 struct Names;
 
-#define CUBE_NAMED_ENUM(E, ...)                      \
-  enum class E : int { __VA_ARGS__ };                \
+#define CUBE_NAMED_ENUM(E, type, ...)                \
+  enum class E : type { __VA_ARGS__ };               \
   template <>                                        \
   struct Names<E> {                                  \
     static constexpr const char* kind = #E;          \
     static constexpr const char* all = #__VA_ARGS__; \
   }
 
-// Weighted sums over the neighborhood, or the neighbors' states without weights.
-CUBE_NAMED_ENUM(Perception, depthwise, gather);
-CUBE_NAMED_ENUM(Activation, relu, gelu, silu, tanh);
-CUBE_NAMED_ENUM(Squash, identity, tanh);
-CUBE_NAMED_ENUM(Update, residual, replace, gated, leaky);
+// Weighted sums over the neighborhood, or the neighbors' states without weights. A byte fits beside own_state: a longer
+// plan costs the CUDA kernels registers.
+CUBE_NAMED_ENUM(Perception, uint8_t, depthwise, gather);
+CUBE_NAMED_ENUM(Activation, int, relu, gelu, silu, tanh);
+CUBE_NAMED_ENUM(Squash, int, identity, tanh);
+CUBE_NAMED_ENUM(Update, int, residual, replace, gated, leaky);
 
 // How the caller's numbers are stored. Half-width ones are computed in float; the operands of matrix products and the
 // new state are rounded to the storage.
-CUBE_NAMED_ENUM(Storage, float64, float32, bfloat16, float16);
+CUBE_NAMED_ENUM(Storage, int, float64, float32, bfloat16, float16);
 
 static constexpr int32_t storage_bytes(Storage storage) {
   switch (storage) {
@@ -65,12 +66,12 @@ struct Plan {
   // Perception, hidden layer, update: see cube_kernels/rule.py.
   int32_t offset_count;
   const Offset* offsets;
-  Perception perception;
   int32_t filters;  // a channel, of depthwise perception; 0 where the neighbors' states are gathered
   bool own_state;   // the cell's own state is an input of the hidden layer
-  int32_t drive;    // channels of the drive; 0 for none
-  int32_t inputs;   // width of the hidden layer's input
-  int32_t hidden;   // 0: the percepts are the heads
+  Perception perception;
+  int32_t drive;   // channels of the drive; 0 for none
+  int32_t inputs;  // width of the hidden layer's input
+  int32_t hidden;  // 0: the percepts are the heads
   Activation activation;
   Squash squash;
   Update update;
