@@ -11,7 +11,25 @@
 
 namespace py = pybind11;
 
+namespace cube {
+
+// What is computed of perception alone.
+CUBE_NAMED_ENUM(PerceptionResult, int, forward, adjoint, bank_gradient);
+
+}  // namespace cube
+
 namespace {
+
+using Perceive = decltype(cube::Functions::perceive);
+
+Perceive perception_function(const cube::Functions& functions, cube::PerceptionResult result) {
+  switch (result) {
+    case cube::PerceptionResult::forward: return functions.perceive;
+    case cube::PerceptionResult::adjoint: return functions.perceive_adjoint;
+    case cube::PerceptionResult::bank_gradient: return functions.bank_gradient;
+  }
+  __builtin_unreachable();
+}
 
 using cube::at;
 using cube::Target;
@@ -74,11 +92,9 @@ class NativePlan : public cube::BoundPlan {
                   int threads, int64_t patience, uintptr_t bank, uintptr_t state, uintptr_t percepts,
                   uintptr_t result) const {
     const cube::PerceptionCall call{
-        cube::storage_named(storage), batch, threads, patience, at(bank), at(state), at(percepts), at(result)};
+        cube::named<cube::Storage>(storage), batch, threads, patience, at(bank), at(state), at(percepts), at(result)};
     const cube::Functions& functions = functions_for(isa, call.storage);
-    const auto function = which == "forward"   ? functions.perceive
-                          : which == "adjoint" ? functions.perceive_adjoint
-                                               : functions.bank_gradient;
+    const Perceive function = perception_function(functions, cube::named<cube::PerceptionResult>(which));
     py::gil_scoped_release unlocked;
     function(plan_, call);
   }
@@ -104,7 +120,7 @@ class NativePlan : public cube::BoundPlan {
 
  private:
   const cube::Functions& functions_for(const std::string& isa, cube::Storage storage) const {
-    const bool wide = storage == cube::Storage::float64;
+    const bool wide = cube::storage_bytes(storage) == 8;
     const Target& target = target_for(isa, wide ? 8 : 4);
     return wide ? target.wide : target.single;
   }
@@ -132,7 +148,7 @@ PYBIND11_MODULE(_native, m) {
       .def(py::init([](const std::string& storage, int64_t batch, bool shared_drive, bool shared_write_mask,
                        int64_t steps, int64_t checkpoint_every, uint64_t seed, int64_t trajectory_every,
                        double tolerance, int threads, int64_t patience) {
-        return cube::Schedule{cube::storage_named(storage),
+        return cube::Schedule{cube::named<cube::Storage>(storage),
                               batch,
                               shared_drive,
                               shared_write_mask,

@@ -31,6 +31,7 @@ CUBE_CELL_FUNCTION ValueAndSlope<V> activate(V h) {
     const V s = logistic(h);
     return {h * s, s * (one + h * (one - s))};
   } else {
+    static_assert(kind == Activation::gelu);
     const auto root = 0.79788456080286535588;  // sqrt(2 / pi)
     const auto cubic = 0.044715;
     const V square = h * h;
@@ -47,6 +48,7 @@ CUBE_CELL_FUNCTION ValueAndSlope<V> squash(V delta) {
     const V t = hyperbolic_tangent(delta);
     return {t, one - t * t};
   } else {
+    static_assert(kind == Squash::identity);
     return {delta, one};
   }
 }
@@ -63,6 +65,7 @@ CUBE_CELL_FUNCTION V updated(V x, V delta, V gate, V pace) {
   } else if constexpr (kind == Update::gated) {
     return x + pace * logistic(gate) * (target - x);
   } else {
+    static_assert(kind == Update::leaky);
     return x + pace * (target - x);
   }
 }
@@ -89,6 +92,7 @@ CUBE_CELL_FUNCTION UpdateGradient<V> updated_gradient(V x, V delta, V gate, V pa
     const V s = logistic(gate), moved = g * pace;
     return {g - moved * s, moved * s * target.slope, moved * (target.value - x) * s * (one - s), V{}};
   } else {
+    static_assert(kind == Update::leaky);
     return {g - g * pace, g * pace * target.slope, V{}, g * (target.value - x)};
   }
 }

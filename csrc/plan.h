@@ -6,13 +6,38 @@
 
 namespace cube {
 
-enum class Activation : int { relu, gelu, silu, tanh };
-enum class Squash : int { identity, tanh };
-enum class Update : int { residual, replace, gated, leaky };
+// The names of an enum's values, as its definition lists them: the binding takes and tells values by these.
+template <class E>
+struct Names;
+
+#define CUBE_NAMED_ENUM(E, type, ...)                \
+  enum class E : type { __VA_ARGS__ };               \
+  template <>                                        \
+  struct Names<E> {                                  \
+    static constexpr const char* kind = #E;          \
+    static constexpr const char* all = #__VA_ARGS__; \
+  }
+
+// Weighted sums over the neighborhood, or the neighbors' states without weights. A byte fits beside own_state: a longer
+// plan costs the CUDA kernels registers.
+CUBE_NAMED_ENUM(Perception, uint8_t, depthwise, gather);
+CUBE_NAMED_ENUM(Activation, int, relu, gelu, silu, tanh);
+CUBE_NAMED_ENUM(Squash, int, identity, tanh);
+CUBE_NAMED_ENUM(Update, int, residual, replace, gated, leaky);
 
 // How the caller's numbers are stored. Half-width ones are computed in float; the operands of matrix products and the
 // new state are rounded to the storage.
-enum class Storage : int { float64, float32, bfloat16, float16 };
+CUBE_NAMED_ENUM(Storage, int, float64, float32, bfloat16, float16);
+
+static constexpr int32_t storage_bytes(Storage storage) {
+  switch (storage) {
+    case Storage::float64: return 8;
+    case Storage::float32: return 4;
+    case Storage::bfloat16: return 2;
+    case Storage::float16: return 2;
+  }
+  __builtin_unreachable();
+}
 
 // The boundary map of one axis of `size` cells, for shifts -reach..reach. Entries of a shift begin at
 // (shift + reach) * size.
@@ -41,11 +66,12 @@ struct Plan {
   // Perception, hidden layer, update: see cube_kernels/rule.py.
   int32_t offset_count;
   const Offset* offsets;
-  int32_t filters;  // filters a channel; 0 where the neighbors' states are gathered without weights
+  int32_t filters;  // a channel, of depthwise perception; 0 where the neighbors' states are gathered
   bool own_state;   // the cell's own state is an input of the hidden layer
-  int32_t drive;    // channels of the drive; 0 for none
-  int32_t inputs;   // width of the hidden layer's input
-  int32_t hidden;   // 0: the percepts are the heads
+  Perception perception;
+  int32_t drive;   // channels of the drive; 0 for none
+  int32_t inputs;  // width of the hidden layer's input
+  int32_t hidden;  // 0: the percepts are the heads
   Activation activation;
   Squash squash;
   Update update;
@@ -68,7 +94,9 @@ struct Plan {
 static constexpr int32_t head_count(const Plan& plan) { return plan.update == Update::gated ? 2 : 1; }
 
 // Vectors of `channels` numbers that perception hands to the hidden layer.
-static constexpr int32_t percept_count(const Plan& plan) { return plan.filters > 0 ? plan.filters : plan.offset_count; }
+static constexpr int32_t percept_count(const Plan& plan) {
+  return plan.perception == Perception::gather ? plan.offset_count : plan.filters;
+}
 
 // Everything below is in the caller's layout and storage: contiguous, channels last.
 struct RuleWeights {

@@ -3,7 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -14,15 +16,22 @@
 namespace cube {
 
 template <class E>
-E named(const std::string& name, const std::vector<const char*>& names) {
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (name == names[i]) return static_cast<E>(i);
-  }
-  throw std::invalid_argument("cube_kernels: unknown name '" + name + "'");
+std::vector<std::string> names() {
+  std::vector<std::string> result;
+  std::istringstream all(Names<E>::all);
+  for (std::string name; std::getline(all >> std::ws, name, ',');) result.push_back(name);
+  return result;
 }
 
-inline Storage storage_named(const std::string& name) {
-  return named<Storage>(name, {"float64", "float32", "bfloat16", "float16"});
+template <class E>
+E named(const std::string& name) {
+  static const std::vector<std::string> known = names<E>();
+  const auto found = std::find(known.begin(), known.end(), name);
+  if (found == known.end()) {
+    throw std::invalid_argument("cube_kernels: " + std::string(Names<E>::kind) + " is '" + name +
+                                "'; this build knows: " + Names<E>::all);
+  }
+  return static_cast<E>(found - known.begin());
 }
 
 template <class T = void>
@@ -45,8 +54,8 @@ class BoundPlan {
   using Offsets = std::vector<std::array<int32_t, 3>>;
 
   BoundPlan(const std::array<int32_t, 3>& shape, int32_t channels, const Offsets& offsets,
-            std::array<std::vector<int32_t>, 3> axis_targets, int32_t filters)
-      : memory_(shape, channels, offsets, std::move(axis_targets), filters) {}
+            std::array<std::vector<int32_t>, 3> axis_targets, const std::string& perception, int32_t filters)
+      : memory_(shape, channels, offsets, std::move(axis_targets), named<Perception>(perception), filters) {}
 
   void set_rule(bool own_state, int32_t drive, int32_t inputs, int32_t hidden, const std::string& activation,
                 const std::string& squash, const std::string& update, double step_size) {
@@ -54,9 +63,9 @@ class BoundPlan {
     plan_.drive = drive;
     plan_.inputs = inputs;
     plan_.hidden = hidden;
-    plan_.activation = named<Activation>(activation, {"relu", "gelu", "silu", "tanh"});
-    plan_.squash = named<Squash>(squash, {"identity", "tanh"});
-    plan_.update = named<Update>(update, {"residual", "replace", "gated", "leaky"});
+    plan_.activation = named<Activation>(activation);
+    plan_.squash = named<Squash>(squash);
+    plan_.update = named<Update>(update);
     plan_.step_size = step_size;
   }
 
@@ -90,15 +99,22 @@ class BoundPlan {
   Plan& plan_ = memory_.plan;
 };
 
-// The class `Plan` of a module, ready for what else the module's plans can do.
+// The class `Plan` of a module, ready for what else the module's plans can do, and the names that they take.
 template <class P>
 pybind11::class_<P> bind_plan(pybind11::module_& m) {
   namespace py = pybind11;
+  py::dict known;
+  known["perception"] = names<Perception>();
+  known["activation"] = names<Activation>();
+  known["squash"] = names<Squash>();
+  known["update"] = names<Update>();
+  m.attr("names") = known;
+  m.attr("storages") = names<Storage>();
   py::class_<P> plan(m, "Plan", py::module_local());
   plan.def(py::init<const std::array<int32_t, 3>&, int32_t, const BoundPlan::Offsets&,
-                    std::array<std::vector<int32_t>, 3>, int32_t>(),
+                    std::array<std::vector<int32_t>, 3>, const std::string&, int32_t>(),
            py::kw_only(), py::arg("shape"), py::arg("channels"), py::arg("offsets"), py::arg("axis_targets"),
-           py::arg("filters"))
+           py::arg("perception"), py::arg("filters"))
       .def("set_rule", &P::set_rule, py::kw_only(), py::arg("own_state"), py::arg("drive"), py::arg("inputs"),
            py::arg("hidden"), py::arg("activation"), py::arg("squash"), py::arg("update"), py::arg("step_size"))
       .def("set_fire", &P::set_fire, py::kw_only(), py::arg("threshold"), py::arg("scale"))

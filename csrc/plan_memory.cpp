@@ -15,13 +15,14 @@ std::vector<Offset> as_offsets(const std::vector<std::array<int32_t, 3>>& triple
 
 PlanMemory::PlanMemory(const std::array<int32_t, 3>& shape, int32_t channels,
                        const std::vector<std::array<int32_t, 3>>& offsets,
-                       std::array<std::vector<int32_t>, 3> axis_targets, int32_t filters)
+                       std::array<std::vector<int32_t>, 3> axis_targets, Perception perception, int32_t filters)
     : offsets_(as_offsets(offsets)), targets_(std::move(axis_targets)), mutable_channels_(channels, 1) {
   for (int a = 0; a < 3; ++a) mirror_axis(a, shape[a]);
   plan.cells = int64_t{shape[0]} * shape[1] * shape[2];
   plan.channels = channels;
   plan.offset_count = static_cast<int32_t>(offsets_.size());
   plan.offsets = offsets_.data();
+  plan.perception = perception;
   plan.filters = filters;
   plan.mutable_channels = mutable_channels_.data();
   plan.fire_threshold = uint64_t{1} << 32;

@@ -13,7 +13,7 @@ class PlanMemory {
   // Cells of `shape`; axis_targets[a] holds the boundary map of axis a for shifts -reach..reach, see AxisMap::target.
   // Every cell fires, lives and may change in all channels; the rule's numbers are for the caller to set.
   PlanMemory(const std::array<int32_t, 3>& shape, int32_t channels, const std::vector<std::array<int32_t, 3>>& offsets,
-             std::array<std::vector<int32_t>, 3> axis_targets, int32_t filters);
+             std::array<std::vector<int32_t>, 3> axis_targets, Perception perception, int32_t filters);
   PlanMemory(const PlanMemory&) = delete;
   PlanMemory& operator=(const PlanMemory&) = delete;
 

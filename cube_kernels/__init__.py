@@ -1,5 +1,7 @@
 """Fast, exact, trainable 3D lattices for PyTorch."""
 
+from torch.serialization import add_safe_globals
+
 from cube_kernels.automaton import Automaton, bind
 from cube_kernels.backends.contract import BackendError
 from cube_kernels.call.options import Rollout
@@ -32,3 +34,7 @@ __all__ = [
     "perceive",
     "rollout",
 ]
+
+# Values that check themselves when made, and run nothing else: `torch.load`, which makes only what it is told to trust,
+# may make them.
+add_safe_globals([Alive, Lattice, Rollout, Rule, RuleParameters])

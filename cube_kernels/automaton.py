@@ -39,7 +39,9 @@ class Automaton:
                 raise ValueError(f"Rule: immutable_channels holds {channel}, but the lattice has {channels} channels")
         if rule.alive is not None and rule.alive.channel >= channels:
             raise ValueError(f"Rule: alive.channel is {rule.alive.channel}, but the lattice has {channels} channels")
-        percepts = rule.bank if rule.perception == "depthwise" else len(lattice.neighbors)
+        # A channel, of depthwise perception, fixed and learned; None where the neighbors' states are gathered.
+        self.filters: int | None = {"depthwise": rule.bank, "gather": None}[rule.perception]
+        percepts = len(lattice.neighbors) if self.filters is None else self.filters
         self.inputs = (int(rule.own_state) + percepts) * channels + rule.drive
         percept_work = max(rule.bank, 1) * len(lattice.offsets) * channels
         layer_work = (self.inputs + rule.heads * channels) * rule.hidden

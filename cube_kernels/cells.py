@@ -11,13 +11,14 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cube_kernels.call.dispatch import BACKENDS
 from cube_kernels.call.door import check_state
 from cube_kernels.functional import absorb, perceive
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice, check_positive
+from cube_kernels.options import check_choice, check_flag, check_positive
+from cube_kernels.precision import agree
+from cube_kernels.recompute import recomputed
 
 
 class _Cell(nn.Module):
@@ -26,7 +27,8 @@ class _Cell(nn.Module):
     def __init__(self, lattice: Lattice, checkpoint: bool, backend: str) -> None:
         super().__init__()
         check_choice(type(self).__name__, "backend", backend, ["auto", *BACKENDS])
-        self.lattice, self.checkpoint, self.backend = lattice, checkpoint, backend
+        self.checkpoint = check_flag(type(self).__name__, "checkpoint", checkpoint)
+        self.lattice, self.backend = lattice, backend
 
     def step(self, x: Tensor) -> Tensor:
         """One step, but for what the absorbing boundary takes."""
@@ -39,7 +41,8 @@ class _Cell(nn.Module):
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """
         Args:
-            x: states ``[B, D, H, W, C]`` in the parameters' dtype and on their device.
+            x: states ``[B, D, H, W, C]`` in the parameters' dtype (under autocast any that it casts) and on their
+                device.
             steps: how many steps; 0 returns ``x``.
 
         Returns:
@@ -49,15 +52,12 @@ class _Cell(nn.Module):
             ValueError, TypeError: a shape, dtype or number of steps that does not fit.
         """
         owner, parameter = type(self).__name__, next(self.parameters())
-        check_positive(owner, "steps", steps, least=0)
+        steps = check_positive(owner, "steps", steps, least=0)
         check_state(x, self.lattice, owner)
-        if x.dtype is not parameter.dtype and not torch.is_autocast_enabled(x.device.type):
+        if not agree(x, parameter):
             raise TypeError(f"{owner}: x is {x.dtype}, but the parameters are {parameter.dtype}; they must agree")
         for _ in range(steps):
-            if self.checkpoint:
-                x = checkpoint(self._advance, x, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = self._advance(x)
+            x = recomputed(self._advance, x) if self.checkpoint else self._advance(x)
         return x
 
     def extra_repr(self) -> str:
@@ -81,7 +81,7 @@ class GMLPCell(_Cell):
         hidden: width of each half, at least 2.
         checkpoint: whether to keep nothing but the states between the steps for the backward pass, which computes each
             step again (``torch.utils.checkpoint``): one state a step of memory, for one more forward pass of time.
-            Gradients are the same.
+            Gradients are the same. ``torch.compile`` and ``torch.func`` choose for themselves what to keep.
         backend: of the perception; see :func:`cube_kernels.rollout`.
 
     Raises:
@@ -91,7 +91,7 @@ class GMLPCell(_Cell):
     def __init__(self, lattice: Lattice, hidden: int, checkpoint: bool = True, backend: str = "auto") -> None:
         super().__init__(lattice, checkpoint, backend)
         check_positive("GMLPCell", "lattice.channels", lattice.channels, least=2)
-        check_positive("GMLPCell", "hidden", hidden, least=2)
+        hidden = check_positive("GMLPCell", "hidden", hidden, least=2)
         self.gate_lattice = replace(lattice, channels=hidden)
         self.norm = nn.LayerNorm(lattice.channels)
         self.project_in = nn.Linear(lattice.channels, 2 * hidden)
@@ -133,7 +133,7 @@ class GRUCell(_Cell):
 
     def __init__(self, lattice: Lattice, filters: int = 1, checkpoint: bool = True, backend: str = "auto") -> None:
         super().__init__(lattice, checkpoint, backend)
-        check_positive("GRUCell", "filters", filters)
+        filters = check_positive("GRUCell", "filters", filters)
         self.filters = nn.Parameter(torch.empty(filters, len(lattice.offsets), lattice.channels))
         self.unit = nn.GRUCell(filters * lattice.channels, lattice.channels)
         nn.init.normal_(self.filters, std=len(lattice.offsets) ** -0.5)

@@ -9,21 +9,15 @@ from torch import Tensor, nn
 
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
-from cube_kernels.options import check_choice, check_positive
+from cube_kernels.options import check_choice, check_positive, check_range
+from cube_kernels.precision import agree, wide
 from cube_kernels.regions import block_shape, find_region, steps_to_reach
 from cube_kernels.rule import Rule
 
-AUTOCAST_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
 
-
-def _wide(embedding: Tensor) -> Tensor:
-    """In float32 at least: the square of 300 is no float16."""
-    return embedding.to(torch.promote_types(embedding.dtype, torch.float32))
-
-
-def _scale(wide: Tensor) -> Tensor:
+def _scale(embedding: Tensor) -> Tensor:
     """The root mean square of each row, ``[B, 1]``."""
-    return wide.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny).sqrt()
+    return embedding.square().mean(dim=1, keepdim=True).clamp_min(torch.finfo(embedding.dtype).tiny).sqrt()
 
 
 class EmbeddingCube(nn.Module):
@@ -78,13 +72,15 @@ class EmbeddingCube(nn.Module):
         order: Tensor | None = None,
     ) -> None:
         super().__init__()
-        check_positive("EmbeddingCube", "dim", dim)
+        self.dim = check_positive("EmbeddingCube", "dim", dim)
         check_choice("EmbeddingCube", "lift", lift, ["per_cell", "shared", "dense"])
+        steps = check_positive("EmbeddingCube", "steps", steps, least=0)
         if rule.drive:
             raise ValueError(f"EmbeddingCube: the rule has {rule.drive} drive channels; it takes a rule without")
+        proportion = check_range("EmbeddingCube", "proportion", proportion, 0, 1)
         if proportion != 1 and not {input, output} & {"front", "back"}:
             raise ValueError(f"EmbeddingCube: proportion is {proportion}, but neither region is a face")
-        self.dim, self.lattice, self.per_cell, self.dense = dim, lattice, lift == "per_cell", lift == "dense"
+        self.lattice, self.per_cell, self.dense = lattice, lift == "per_cell", lift == "dense"
         self.input, self.output = (find_region(name, lattice, proportion) for name in (input, output))
         self.input_shape, self.output_shape = (block_shape(r, lattice) for r in (self.input, self.output))
         if not self.dense:
@@ -157,10 +153,10 @@ class EmbeddingCube(nn.Module):
             raise ValueError(f"EmbeddingCube: got shape {list(embedding.shape)}; it takes [B, {self.dim}]")
         if embedding.device != self.lift.device:
             raise ValueError(f"EmbeddingCube: got {embedding.device}, but its parameters are on {self.lift.device}")
-        if embedding.dtype != self.lift.dtype and not self._casts(embedding):
+        if not agree(embedding, self.lift):
             raise TypeError(f"EmbeddingCube: got {embedding.dtype}, but its parameters are {self.lift.dtype}")
-        wide = _wide(embedding)
-        values = (wide / _scale(wide)).to(self.lift.dtype)
+        values = wide(embedding)
+        values = (values / _scale(values)).to(self.lift.dtype)
         if self.order is not None:
             values = values[:, self.order]
         if self.dense:
@@ -194,13 +190,8 @@ class EmbeddingCube(nn.Module):
             least.
         """
         correction = self.read(self.layer(self.place(embedding)))
-        wide = _wide(embedding)
-        return (wide + _scale(wide) * correction).to(embedding.dtype)
-
-    def _casts(self, embedding: Tensor) -> bool:
-        """Whether autocast is on, and both dtypes are such as it casts."""
-        dtypes = {embedding.dtype, self.lift.dtype}
-        return dtypes <= AUTOCAST_DTYPES and torch.is_autocast_enabled(embedding.device.type)
+        values = wide(embedding)
+        return (values + _scale(values) * correction).to(embedding.dtype)
 
     def _for_each_cell(self, weight: Tensor, block: tuple[int, int, int]) -> Tensor:
         return weight if self.per_cell else weight.expand(math.prod(block), -1, -1)

@@ -86,14 +86,15 @@ def fixed_filters(
 def filter_bank(names: tuple[str, ...], lattice: Lattice) -> np.ndarray[Any, Any]:
     """:func:`fixed_filters` in float64."""
     spanned = [axis for axis, reach in enumerate(lattice.reach) if reach]
-    bank = np.zeros((len(names), len(lattice.offsets), lattice.channels))
+    places = {offset: place for place, offset in enumerate(lattice.offsets)}
+    bank = np.zeros((len(names), len(places), lattice.channels))
     for row, name in zip(bank, names, strict=True):
         check_choice("fixed_filters", "name", name, FILTERS)
         for offset, value in FILTERS[name](spanned).items():
-            if offset not in lattice.offsets:
+            if offset not in places:
                 raise ValueError(
                     f"fixed_filters: {name!r} has a tap at {offset}, which the neighborhood {lattice.neighborhood!r} "
                     "lacks; 'moore' holds the taps of every fixed filter"
                 )
-            row[lattice.offsets.index(offset)] = value
+            row[places[offset]] = value
     return bank

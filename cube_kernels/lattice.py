@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cube_kernels.options import Value, check_choice, check_positive, check_range
+from cube_kernels.options import Value, check_choice, check_integer, check_positive, check_range, check_tuple
 
 Offset = tuple[int, int, int]
 
@@ -38,6 +39,17 @@ NEIGHBORHOODS: dict[str, Callable[[Offset, int], bool]] = {
     "moore_2d": lambda offset, radius: offset[0] == 0 and max(map(abs, offset)) <= radius,
     "line": lambda offset, radius: offset[:2] == (0, 0) and abs(offset[2]) <= radius,
 }
+
+
+def _as_offset(given: Any) -> Offset:
+    try:
+        d, h, w = (check_integer("Lattice", "a shift", shift) for shift in given)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"Lattice: neighborhood holds {given!r}; an offset is three integers (d, h, w), and a named neighborhood "
+            f"one of {', '.join(map(repr, NEIGHBORHOODS))}"
+        ) from None
+    return d, h, w
 
 
 @dataclass(frozen=True)
@@ -82,50 +94,51 @@ class Lattice(Value):
     reach: tuple[int, int, int] = field(init=False, repr=False, compare=False)
     """How far the offsets go along each axis, in cells."""
 
+    __hash__ = Value.__hash__
+
     def __post_init__(self) -> None:
-        shape = tuple(self.shape)
+        shape = check_tuple("Lattice", "shape", self.shape)
         if len(shape) != 3:
             raise ValueError(f"Lattice: shape is {shape}; it takes three sizes (D, H, W)")
-        for size in shape:
-            check_positive("Lattice", "every size of shape", size)
-        object.__setattr__(self, "shape", shape)  # a list is as good, but only a tuple can be hashed
-        check_positive("Lattice", "channels", self.channels)
-        check_positive("Lattice", "radius", self.radius)
-        check_choice("Lattice", "boundary", self.boundary, BOUNDARIES)
+        self._set(
+            shape=tuple(check_positive("Lattice", "every size of shape", size) for size in shape),
+            channels=check_positive("Lattice", "channels", self.channels),
+            radius=check_positive("Lattice", "radius", self.radius),
+            boundary=check_choice("Lattice", "boundary", self.boundary, BOUNDARIES),
+            sponge_width=check_positive("Lattice", "sponge_width", self.sponge_width),
+            sponge_strength=check_range("Lattice", "sponge_strength", self.sponge_strength, 0, math.inf),
+        )
         if isinstance(self.neighborhood, str):
-            check_choice("Lattice", "neighborhood", self.neighborhood, NEIGHBORHOODS)
+            self._set(neighborhood=check_choice("Lattice", "neighborhood", self.neighborhood, NEIGHBORHOODS))
         else:
-            self._take_offsets()
+            self._set(neighborhood=self._listed_offsets())
         self._derive()
-        check_positive("Lattice", "sponge_width", self.sponge_width)
-        check_range("Lattice", "sponge_strength", self.sponge_strength, 0, math.inf)
         if self.boundary != "absorbing" and (self.sponge_width, self.sponge_strength) != (4, 0.5):
             raise ValueError(f"Lattice: only boundary 'absorbing' has a sponge, and boundary is {self.boundary!r}")
         if self.boundary == "reflecting":
             for axis, name in enumerate("DHW"):
-                if shape[axis] == 1 and self.reach[axis]:
+                if self.shape[axis] == 1 and self.reach[axis]:
                     raise ValueError(
-                        f"Lattice: boundary 'reflecting' is undefined on axis {name} of {shape}: it has one cell and "
-                        "no mirror image; take another boundary, or offsets that do not leave that axis"
+                        f"Lattice: boundary 'reflecting' is undefined on axis {name} of {self.shape}: it has one cell "
+                        "and no mirror image; take another boundary, or offsets that do not leave that axis"
                     )
         self._seal()
 
-    def _take_offsets(self) -> None:
-        listed: Any = self.neighborhood
-        try:
-            offsets = tuple((int(d), int(h), int(w)) for d, h, w in listed)
-        except (TypeError, ValueError):
+    def _listed_offsets(self) -> tuple[Offset, ...]:
+        given: Any = self.neighborhood
+        if not isinstance(given, Iterable):
             raise TypeError(
-                f"Lattice: neighborhood is {self.neighborhood!r}; it takes {', '.join(map(repr, NEIGHBORHOODS))} or a "
-                "sequence of offsets (d, h, w)"
-            ) from None
-        repeated = sorted({o for o in offsets if offsets.count(o) > 1})
+                f"Lattice: neighborhood is {given!r}; it takes {', '.join(map(repr, NEIGHBORHOODS))} or a sequence of "
+                "offsets (d, h, w)"
+            )
+        offsets = tuple(_as_offset(offset) for offset in given)
+        repeated = sorted(offset for offset, count in Counter(offsets).items() if count > 1)
         if not offsets or repeated:
             wrong = f"holds {repeated[0]} twice" if repeated else "is an empty sequence of offsets"
             raise ValueError(f"Lattice: neighborhood {wrong}; it takes at least one offset, each once")
         if self.radius != 1:
             raise ValueError(f"Lattice: radius is {self.radius}, but a sequence of offsets has its own reach")
-        object.__setattr__(self, "neighborhood", offsets)
+        return offsets
 
     @property
     def cells(self) -> int:
@@ -138,10 +151,12 @@ class Lattice(Value):
             reach, belongs = range(-self.radius, self.radius + 1), NEIGHBORHOODS[listed]
             around = (o for o in itertools.product(reach, reach, reach) if any(o) and belongs(o, self.radius))
             listed = ((0, 0, 0), *around)
-        object.__setattr__(self, "state_shape", (*self.shape, self.channels))
-        object.__setattr__(self, "offsets", listed)
-        object.__setattr__(self, "neighbors", tuple(o for o in listed if any(o)))
-        object.__setattr__(self, "reach", tuple(max(abs(o[axis]) for o in listed) for axis in range(3)))
+        self._set(
+            state_shape=(*self.shape, self.channels),
+            offsets=listed,
+            neighbors=tuple(o for o in listed if any(o)),
+            reach=tuple(max(abs(o[axis]) for o in listed) for axis in range(3)),
+        )
 
     def axis_targets(self, axis: int) -> list[list[int]]:
         """The boundary map of one axis: ``[shift + reach][i]`` is the index that cell ``i`` reads at

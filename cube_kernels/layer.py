@@ -50,12 +50,12 @@ class CubeLayer(nn.Module):
         checkpoint_every: int | None = None,
     ) -> None:
         super().__init__()
-        check_positive("CubeLayer", "steps", steps, least=0)
-        check_choice("CubeLayer", "backend", backend, ["auto", *BACKENDS])
+        self.lattice, self.rule = lattice, rule
+        self.steps = check_positive("CubeLayer", "steps", steps, least=0)
+        self.backend: str = check_choice("CubeLayer", "backend", backend, ["auto", *BACKENDS])
+        self.checkpoint_every = checkpoint_every
         if checkpoint_every is not None:
-            check_positive("CubeLayer", "checkpoint_every", checkpoint_every)
-        self.lattice, self.rule, self.steps = lattice, rule, steps
-        self.backend, self.checkpoint_every = backend, checkpoint_every
+            self.checkpoint_every = check_positive("CubeLayer", "checkpoint_every", checkpoint_every)
         shapes = bind(lattice, rule).parameter_shapes
         for name in RuleParameters._fields:
             self.register_parameter(name, nn.Parameter(torch.empty(shapes[name])) if name in shapes else None)

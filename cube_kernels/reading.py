@@ -15,21 +15,15 @@ from cube_kernels.functional import rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
 from cube_kernels.options import check_positive
+from cube_kernels.precision import agree, wide
 from cube_kernels.rule import Rule
-
-NARROW = {torch.float32, torch.bfloat16, torch.float16}
-"""What autocast casts to one dtype."""
-
-
-def _autocasts(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _check_text(owner: str, name: str, text: Tensor, width: int, mask: Tensor, parameter: Tensor) -> None:
     """A text ``[B, L, width]`` in the dtype and on the device of a parameter, with its mask."""
     if text.dim() != 3 or text.shape[2] != width:
         raise ValueError(f"{owner}: {name} has shape {list(text.shape)}; it takes [B, L, {width}]")
-    if text.dtype != parameter.dtype and not ({text.dtype, parameter.dtype} <= NARROW and _autocasts(text.device.type)):
+    if not agree(text, parameter):
         raise TypeError(f"{owner}: {name} is {text.dtype}, but its parameters are {parameter.dtype}")
     if text.device != parameter.device:
         raise ValueError(f"{owner}: {name} is on {text.device}, but its parameters are on {parameter.device}")
@@ -111,11 +105,14 @@ class TokenReading(nn.Module):
         leaving: int = 0,
     ) -> None:
         super().__init__()
-        owner, self.dim, self.out = type(self).__name__, dim, dim if out is None else out
-        check_positive(owner, "dim", dim)
-        check_positive(owner, "out", self.out)
-        for name, width in (("entering", entering), ("leaving", leaving)):
+        owner = type(self).__name__
+        self.dim = dim = check_positive(owner, "dim", dim)
+        self.out = dim if out is None else check_positive(owner, "out", out)
+        entering, leaving = (
             check_positive(owner, name, width, least=0 if context is None else 1)
+            for name, width in (("entering", entering), ("leaving", leaving))
+        )
+        for name, width in (("entering", entering), ("leaving", leaving)):
             if context is None and width:
                 raise ValueError(f"{owner}: {name} is {width}, but there is no context; leave it at 0")
         self.lift = None if context is None else nn.Linear(dim, entering)
@@ -184,8 +181,7 @@ class TokenReading(nn.Module):
         Args:
             tokens: ``[..., dim]``.
         """
-        # Half-width numbers from 256 on have no square in float16.
-        values = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        values = wide(tokens)
         if self.lift is None:
             return Entered(values, None, None)
         tiny = torch.finfo(values.dtype).tiny

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from cube_kernels.filters import FILTERS
-from cube_kernels.options import Value, check_choice, check_positive, check_range
+from cube_kernels.options import Value, check_choice, check_flag, check_positive, check_range, check_tuple
 
 PERCEPTIONS = ("depthwise", "gather")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
@@ -19,7 +18,8 @@ SQUASHES = ("identity", "tanh")
 # Each update with the squash ψ it usually has: neural cellular automata add a raw change, the others move
 # towards a bounded target.
 UPDATES = {"residual": "identity", "replace": "tanh", "gated": "tanh", "leaky": "tanh"}
-ALIVE_WHEN = ("before", "after", "both")
+# Whether life is measured on the state before the update, and on the one after it.
+ALIVE_WHEN = {"before": (True, False), "after": (False, True), "both": (True, True)}
 
 
 class RuleParameters(NamedTuple):
@@ -34,7 +34,7 @@ class RuleParameters(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Alive:
+class Alive(Value):
     """A cell lives if the largest value of one channel over its neighborhood exceeds a threshold; a dead cell is
     set to a value (Mordvintsev et al., 2020). The comparison has no gradient, and what a write mask protects,
     death does not change either.
@@ -54,11 +54,24 @@ class Alive:
     when: str = "both"
     dead_value: float = 0.0
 
+    __hash__ = Value.__hash__
+
     def __post_init__(self) -> None:
-        check_positive("Alive", "channel", self.channel, least=0)
-        check_range("Alive", "threshold", self.threshold, -math.inf, math.inf)
-        check_choice("Alive", "when", self.when, ALIVE_WHEN)
-        check_range("Alive", "dead_value", self.dead_value, -math.inf, math.inf)
+        self._set(
+            channel=check_positive("Alive", "channel", self.channel, least=0),
+            threshold=check_range("Alive", "threshold", self.threshold, -math.inf, math.inf),
+            when=check_choice("Alive", "when", self.when, ALIVE_WHEN),
+            dead_value=check_range("Alive", "dead_value", self.dead_value, -math.inf, math.inf),
+        )
+        self._seal()
+
+
+def _ends(clamp: Any) -> tuple[float, ...]:
+    ends = check_tuple("Rule", "clamp", clamp)
+    ends = tuple(check_range("Rule", "each end of clamp", end, -math.inf, math.inf) for end in ends)
+    if len(ends) != 2 or not ends[0] <= ends[1]:
+        raise ValueError(f"Rule: clamp is {ends}; it takes (low, high) with low <= high, or None")
+    return ends
 
 
 @dataclass(frozen=True)
@@ -126,19 +139,30 @@ class Rule(Value):
     immutable_channels: tuple[int, ...] = ()
     alive: Alive | None = None
 
+    __hash__ = Value.__hash__
+
     def __post_init__(self) -> None:
-        check_choice("Rule", "perception", self.perception, PERCEPTIONS)
-        check_choice("Rule", "activation", self.activation, ACTIVATIONS)
-        check_choice("Rule", "update", self.update, UPDATES)
-        if self.squash is None:
-            object.__setattr__(self, "squash", UPDATES[self.update])
-        check_choice("Rule", "squash", self.squash, SQUASHES)
-        self._as_tuple("fixed_filters")
-        for name in self.fixed_filters:
-            check_choice("Rule", "fixed_filters", name, FILTERS)
-        check_positive("Rule", "filters", self.filters, least=0 if self.fixed_filters else 1)
-        check_positive("Rule", "hidden", self.hidden, least=0)
-        check_positive("Rule", "drive", self.drive, least=0)
+        update = check_choice("Rule", "update", self.update, UPDATES)
+        fixed = check_tuple("Rule", "fixed_filters", self.fixed_filters)
+        immutable = check_tuple("Rule", "immutable_channels", self.immutable_channels)
+        self._set(
+            perception=check_choice("Rule", "perception", self.perception, PERCEPTIONS),
+            filters=check_positive("Rule", "filters", self.filters, least=0 if fixed else 1),
+            fixed_filters=tuple(check_choice("Rule", "fixed_filters", name, FILTERS) for name in fixed),
+            own_state=check_flag("Rule", "own_state", self.own_state),
+            drive=check_positive("Rule", "drive", self.drive, least=0),
+            hidden=check_positive("Rule", "hidden", self.hidden, least=0),
+            activation=check_choice("Rule", "activation", self.activation, ACTIVATIONS),
+            update=update,
+            squash=check_choice("Rule", "squash", UPDATES[update] if self.squash is None else self.squash, SQUASHES),
+            step_size=check_range("Rule", "step_size", self.step_size, -math.inf, math.inf),
+            fire_rate=check_range("Rule", "fire_rate", self.fire_rate, 0, 1),
+            fire_rescale=check_flag("Rule", "fire_rescale", self.fire_rescale),
+            clamp=None if self.clamp is None else _ends(self.clamp),
+            immutable_channels=tuple(
+                check_positive("Rule", "every one of immutable_channels", channel, least=0) for channel in immutable
+            ),
+        )
         if self.perception == "gather" and (self.filters != 1 or self.fixed_filters):
             given = f"fixed_filters is {self.fixed_filters}" if self.fixed_filters else f"filters is {self.filters}"
             raise ValueError(f"Rule: {given}, but perception 'gather' has no filters")
@@ -150,21 +174,10 @@ class Rule(Value):
             )
         if self.update not in ("residual", "leaky") and self.step_size != 1.0:
             raise ValueError(f"Rule: step_size is {self.step_size}, but update {self.update!r} has no step size")
-        check_range("Rule", "step_size", self.step_size, -math.inf, math.inf)
-        check_range("Rule", "fire_rate", self.fire_rate, 0, 1)
         if self.fire_rescale and not 0 < self.fire_rate < 1:
             raise ValueError(
                 f"Rule: fire_rescale divides by fire_rate, which is {self.fire_rate}; it takes one in (0, 1)"
             )
-        if self.clamp is not None:
-            self._as_tuple("clamp")
-            for end in self.clamp:
-                check_range("Rule", "each end of clamp", end, -math.inf, math.inf)
-            if len(self.clamp) != 2 or not self.clamp[0] <= self.clamp[1]:
-                raise ValueError(f"Rule: clamp is {self.clamp}; it takes (low, high) with low <= high, or None")
-        self._as_tuple("immutable_channels")
-        for channel in self.immutable_channels:
-            check_positive("Rule", "every one of immutable_channels", channel, least=0)
         if self.alive is not None and not isinstance(self.alive, Alive):
             raise TypeError(f"Rule: alive is {self.alive!r}; it takes an Alive or None")
         self._seal()
@@ -175,12 +188,6 @@ class Rule(Value):
         if fields["alive"] is not None:
             fields["alive"] = Alive(**fields["alive"])
         return cls(**fields)
-
-    def _as_tuple(self, name: str) -> None:
-        value = getattr(self, name)
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise TypeError(f"Rule: {name} is {value!r}; it takes a tuple")
-        object.__setattr__(self, name, tuple(value))  # a list is as good, but only a tuple can be hashed
 
     @property
     def heads(self) -> int:

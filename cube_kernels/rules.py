@@ -98,7 +98,7 @@ def life(shape: Shape, rule: str = "B3/S23", boundary: str = "periodic", steps: 
     Raises:
         ValueError: a rule of another form, a count above the number of neighbors, another boundary.
     """
-    check_choice("life", "boundary", boundary, ["walls", "periodic", "replicate", "reflecting"])
+    boundary = check_choice("life", "boundary", boundary, ["walls", "periodic", "replicate", "reflecting"])
     lattice = Lattice(shape, 1, _surroundings(shape), boundary=boundary)
     most = len(lattice.neighbors)
     born, survive = _parse_life(rule, most)
@@ -145,8 +145,8 @@ def heat(
         ValueError, TypeError: a negative diffusivity or time step, an unstable step (``diffusivity · time_step`` above
             1/(2·axes), by von Neumann's analysis), and those of :class:`cube_kernels.Lattice`.
     """
-    check_range("heat", "diffusivity", diffusivity, 0, math.inf)
-    check_range("heat", "time_step", time_step, 0, math.inf)
+    diffusivity = check_range("heat", "diffusivity", diffusivity, 0, math.inf)
+    time_step = check_range("heat", "time_step", time_step, 0, math.inf)
     space = Lattice(shape, channels)
     axes = sum(size > 1 for size in space.shape)
     share = diffusivity * time_step

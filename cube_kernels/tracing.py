@@ -31,7 +31,7 @@ def constant(make: Callable[..., np.ndarray[Any, Any]]) -> Callable[..., Tensor]
     """A function that makes an array of hashable arguments, as one that makes a tensor, with two more arguments:
     ``device`` and ``dtype`` (None: the array's). Both are made once. Where torch transforms, the tensor is a new one:
     it is the transform's own, and nothing after it could use it."""
-    numbers = lru_cache(maxsize=64)(make)
+    numbers = lru_cache(maxsize=64)(lambda *arguments: np.ascontiguousarray(make(*arguments)))
 
     def on(device: torch.device, dtype: torch.dtype | None, *arguments: Any) -> Tensor:
         if device.type == "cuda":

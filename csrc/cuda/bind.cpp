@@ -26,7 +26,7 @@ class CudaPlan : public cube::BoundPlan {
   }
 
   int64_t least_shared_bytes(const std::string& storage, int blocks) const {
-    return cube::least_shared_bytes(plan_, cube::storage_named(storage), blocks);
+    return cube::least_shared_bytes(plan_, cube::named<cube::Storage>(storage), blocks);
   }
   int64_t forward_scratch_bytes(const cube::Schedule& schedule, const cube::Limits& limits) const {
     return cube::forward_scratch_bytes(plan_, schedule, limits);
@@ -60,7 +60,7 @@ class CudaPlan : public cube::BoundPlan {
   void perception(const cube::Execution& execution, uintptr_t tables, const std::string& storage, int64_t batch,
                   uintptr_t bank, uintptr_t state, uintptr_t percepts, uintptr_t result) const {
     cube::PerceptionCall call{};
-    call.storage = cube::storage_named(storage);
+    call.storage = cube::named<cube::Storage>(storage);
     call.batch = batch;
     call.bank = at(bank);
     call.state = at(state);
@@ -96,7 +96,7 @@ PYBIND11_MODULE(_cuda, m) {
                        int64_t steps, int64_t checkpoint_every, uint64_t seed, int64_t trajectory_every,
                        double tolerance) {
         cube::Schedule schedule{};
-        schedule.storage = cube::storage_named(storage);
+        schedule.storage = cube::named<cube::Storage>(storage);
         schedule.batch = batch;
         schedule.shared_drive = shared_drive;
         schedule.shared_write_mask = shared_write_mask;

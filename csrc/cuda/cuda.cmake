@@ -24,7 +24,7 @@ string(REPLACE ";" ", " architectures "${CMAKE_CUDA_ARCHITECTURES}")
 string(STRIP "${CMAKE_CUDA_FLAGS} ${CMAKE_CUDA_FLAGS_RELEASE}" flags)
 target_compile_definitions(
   _cuda PRIVATE "CUBE_BUILD=\"nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architectures} with ${flags}\"")
-target_compile_options(_cuda PRIVATE -Wall -Wextra)
+target_compile_options(_cuda PRIVATE -Wall -Wextra -Werror=switch)
 # Headers and the static runtime come from where nvcc says. CMake's FindCUDAToolkit would also want a libcudart.so, which
 # the PyPI package has under another name.
 target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})

@@ -7,7 +7,7 @@ add_library(emulation_flags INTERFACE)
 target_include_directories(emulation_flags BEFORE INTERFACE ${emulation})
 # Memory changes its type from step to step, as it may in CUDA, and nvcc's pragmas mean nothing here. What takes time is
 # switching threads, so little is optimized.
-target_compile_options(emulation_flags INTERFACE -O1 -fno-strict-aliasing -fno-math-errno -Wall -Wextra
+target_compile_options(emulation_flags INTERFACE -O1 -fno-strict-aliasing -fno-math-errno -Wall -Wextra -Werror=switch
                                                  -Wno-unknown-pragmas -x c++)
 
 # It tells the sanitizers what happens, and is not watched itself.

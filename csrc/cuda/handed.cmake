@@ -5,4 +5,4 @@ pybind11_add_module(_cuda MODULE ${CMAKE_CURRENT_LIST_DIR}/bind.cpp plan_memory.
                                  tests/handed.cpp ${emulation}/emulation.cpp)
 target_include_directories(_cuda BEFORE PRIVATE ${emulation})
 target_compile_definitions(_cuda PRIVATE CUBE_BUILD="handed over" CUBE_SANITIZER=0)
-target_compile_options(_cuda PRIVATE -Wall -Wextra)
+target_compile_options(_cuda PRIVATE -Wall -Wextra -Werror=switch)

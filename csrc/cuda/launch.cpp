@@ -52,14 +52,14 @@ const Kernels& kernels_of(Storage storage) {
   switch (storage) {
     case Storage::bfloat16: return bfloat16_kernels;
     case Storage::float16: return float16_kernels;
-    default: return float32_kernels;
+    case Storage::float32: return float32_kernels;
+    case Storage::float64: break;
   }
+  throw std::invalid_argument("cube_kernels: the CUDA kernels compute in float32, and the storage is float64");
 }
 
-int number_bytes(Storage storage) { return storage == Storage::float32 ? 4 : 2; }
-
 int64_t packed_bytes(const Plan& plan, Storage storage) {
-  const int number = number_bytes(storage);
+  const int number = storage_bytes(storage);
   return round_up(int64_t{WeightLayout(plan, Widths(plan), number).size} * number, alignment);
 }
 
@@ -95,7 +95,7 @@ Common prepare(const Plan& plan, const Tables& tables, const Call& call, const L
                const Execution& execution) {
   const Storage storage = call.schedule.storage;
   const Widths widths(plan);
-  const WeightLayout weights(plan, widths, number_bytes(storage));
+  const WeightLayout weights(plan, widths, storage_bytes(storage));
   const RuleWeights& w = call.weights;
   check(
       kernels_of(storage).pack(PackLaunch{plan,

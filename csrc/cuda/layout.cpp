@@ -8,8 +8,6 @@ namespace {
 constexpr int64_t alignment = 16;
 constexpr int row_padding = 16;  // bytes
 
-int storage_bytes(Storage storage) { return storage == Storage::float32 ? 4 : 2; }
-
 // How a tile and the weights may share what is left: tiles of fewer rows reuse weights less, weights that do not fit
 // are read through the cache.
 struct Choice {

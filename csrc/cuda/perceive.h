@@ -16,29 +16,29 @@ __device__ inline void perceive(const Plan& plan, const Tables& tables, const St
                                 int cell, int c, Put&& put) {
   const int cells = static_cast<int>(plan.cells);
   const auto neighbor = [&](int o) { return tables.neighbor[o * cells + cell]; };
-  if (plan.filters == 0) {
-    for (int o = 0; o < plan.offset_count; ++o) {
-      const int near = neighbor(o);
-      put(o, near < 0 ? Values<width>{} : load<width>(states.of(near) + c));
+  if (plan.perception == Perception::depthwise) {
+    for (int first = 0; first < plan.filters; first += filters_at_once) {
+      Values<width> sums[filters_at_once]{};
+      for (int o = 0; o < plan.offset_count; ++o) {
+        const int near = neighbor(o);
+        if (near < 0) continue;
+        const Values<width> x = load<width>(states.of(near) + c);
+#pragma unroll
+        for (int f = 0; f < filters_at_once; ++f) {
+          if (first + f >= plan.filters) break;
+          add_product(sums[f], load<width>(bank + ((first + f) * plan.offset_count + o) * stride + c), x);
+        }
+      }
+#pragma unroll
+      for (int f = 0; f < filters_at_once; ++f) {
+        if (first + f < plan.filters) put(first + f, sums[f]);
+      }
     }
     return;
   }
-  for (int first = 0; first < plan.filters; first += filters_at_once) {
-    Values<width> sums[filters_at_once]{};
-    for (int o = 0; o < plan.offset_count; ++o) {
-      const int near = neighbor(o);
-      if (near < 0) continue;
-      const Values<width> x = load<width>(states.of(near) + c);
-#pragma unroll
-      for (int f = 0; f < filters_at_once; ++f) {
-        if (first + f >= plan.filters) break;
-        add_product(sums[f], load<width>(bank + ((first + f) * plan.offset_count + o) * stride + c), x);
-      }
-    }
-#pragma unroll
-    for (int f = 0; f < filters_at_once; ++f) {
-      if (first + f < plan.filters) put(first + f, sums[f]);
-    }
+  for (int o = 0; o < plan.offset_count; ++o) {
+    const int near = neighbor(o);
+    put(o, near < 0 ? Values<width>{} : load<width>(states.of(near) + c));
   }
 }
 
@@ -53,7 +53,7 @@ __device__ inline Values<width> perceive_adjoint(const Plan& plan, const Tables&
     const int32_t* start = tables.reader_start + o * (cells + 1) + cell;
     for (int i = start[0]; i < start[1]; ++i) {
       const auto* from = percept_gradients.of(tables.reader[i]) + c;
-      if (plan.filters == 0) {
+      if (plan.perception == Perception::gather) {
         const Values<width> g = load<width>(from + o * stride);
 #pragma unroll
         for (int j = 0; j < width; ++j) sum[j] += g[j];

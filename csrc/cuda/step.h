@@ -158,8 +158,9 @@ __device__ inline ValueAndSlope<float> activate(Activation kind, float h) {
     case Activation::relu: return activate<Activation::relu>(h);
     case Activation::gelu: return activate<Activation::gelu>(h);
     case Activation::silu: return activate<Activation::silu>(h);
-    default: return activate<Activation::tanh>(h);
+    case Activation::tanh: return activate<Activation::tanh>(h);
   }
+  __builtin_unreachable();
 }
 
 template <auto v>
@@ -169,15 +170,19 @@ using Constant = std::integral_constant<decltype(v), v>;
 template <class Body>
 __device__ inline auto with_update(const Plan& plan, Body&& body) {
   const auto with_squash = [&](auto update) {
-    return plan.squash == Squash::tanh ? body(update, Constant<Squash::tanh>{})
-                                       : body(update, Constant<Squash::identity>{});
+    switch (plan.squash) {
+      case Squash::identity: return body(update, Constant<Squash::identity>{});
+      case Squash::tanh: return body(update, Constant<Squash::tanh>{});
+    }
+    __builtin_unreachable();
   };
   switch (plan.update) {
     case Update::residual: return with_squash(Constant<Update::residual>{});
     case Update::replace: return with_squash(Constant<Update::replace>{});
     case Update::gated: return with_squash(Constant<Update::gated>{});
-    default: return with_squash(Constant<Update::leaky>{});
+    case Update::leaky: return with_squash(Constant<Update::leaky>{});
   }
+  __builtin_unreachable();
 }
 
 // The step size or a leaky cell's rate, times the fire mask's scale.

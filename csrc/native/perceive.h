@@ -135,7 +135,7 @@ inline void perceive(const Plan& plan, const T* state, int64_t stride, const T* 
     for (int32_t o = 0; o < plan.offset_count; ++o) {
       neighbors[o] = neighbor_row(plan, plan.offsets[o], run.plane, run.line);
     }
-    if (plan.filters == 0) {
+    if (plan.perception == Perception::gather) {
       for (int64_t i = 0; i < run.count; ++i) {
         T* to = out + (run.index + i) * out_stride;
         for (int32_t o = 0; o < plan.offset_count; ++o) {
@@ -192,7 +192,7 @@ inline void perceive_adjoint(const Plan& plan, const T* percepts, int64_t stride
       for (int64_t c = 0; c < stride; c += lanes<T>) {
         Vector<T> sum[decltype(group)::value];
         for (int i = 0; i < group; ++i) sum[i] = load(gradient + run.cells[first + i] * stride + c);
-        if (plan.filters == 0) {
+        if (plan.perception == Perception::gather) {
           for (int32_t o = 0; o < plan.offset_count; ++o) {
             for (int i = 0; i < group; ++i) {
               each_reader(readers[o], run.cells[first + i] - run.base,

@@ -9,9 +9,9 @@ namespace {
 
 // One batch's work shared by threads, a sample at a time: into the padded layout, then work(range, padded, result).
 template <class T>
-class Perception {
+class BatchPerception {
  public:
-  Perception(const Plan& plan, const PerceptionCall& call)
+  BatchPerception(const Plan& plan, const PerceptionCall& call)
       : plan_(plan),
         call_(call),
         stride_(round_up(plan.channels, lanes<T>)),
@@ -115,15 +115,15 @@ class Perception {
 
 template <class T>
 void perception_forward(const Plan& plan, const PerceptionCall& call) {
-  Perception<T>(plan, call).forward();
+  BatchPerception<T>(plan, call).forward();
 }
 template <class T>
 void perception_adjoint(const Plan& plan, const PerceptionCall& call) {
-  Perception<T>(plan, call).adjoint();
+  BatchPerception<T>(plan, call).adjoint();
 }
 template <class T>
 void perception_bank_gradient(const Plan& plan, const PerceptionCall& call) {
-  Perception<T>(plan, call).bank_gradient();
+  BatchPerception<T>(plan, call).bank_gradient();
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ struct Task {
         layout(layout),
         weights(weights),
         storage(schedule.storage),
-        half(storage_size(storage) < static_cast<int64_t>(sizeof(T))),
+        half(storage_bytes(storage) < static_cast<int64_t>(sizeof(T))),
         bf16(multiplies_bf16<T>(schedule)),
         plain(!plan.clamps && plan.retention == nullptr && !half && layout.stride == plan.channels) {
     for (int64_t c = 0; c < plan.channels; ++c) plain = plain && plan.mutable_channels[c];
@@ -107,7 +107,10 @@ void activate_all(const Plan& plan, Storage storage, const T* hidden, T* activat
 template <class Body>
 void with_update(const Plan& plan, Body&& body) {
   const auto with_squash = [&](auto update) {
-    plan.squash == Squash::tanh ? body(update, Constant<Squash::tanh>{}) : body(update, Constant<Squash::identity>{});
+    switch (plan.squash) {
+      case Squash::identity: return body(update, Constant<Squash::identity>{});
+      case Squash::tanh: return body(update, Constant<Squash::tanh>{});
+    }
   };
   switch (plan.update) {
     case Update::residual: return with_squash(Constant<Update::residual>{});
@@ -406,7 +409,7 @@ void propose_gradient(const Task<T>& task, const Moment& moment, const T* state,
         gradient.drive[cell * plan.drive + u] += from[layout.own + layout.percepts + u];
       }
     }
-    if (plan.filters > 0) {
+    if (plan.perception == Perception::depthwise) {
       filter_gradient<T>(plan, state, stride, gradient.percepts, cells + first, rows, scratch.neighbors,
                          gradient.partial + at.bank);
     }

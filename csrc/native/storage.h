@@ -9,15 +9,11 @@
 namespace cube {
 namespace {
 
-inline int64_t storage_size(Storage storage) {
-  return storage == Storage::float64 ? 8 : storage == Storage::float32 ? 4 : 2;
-}
-
 inline const void* element(Storage storage, const void* base, int64_t index) {
-  return static_cast<const char*>(base) + index * storage_size(storage);
+  return static_cast<const char*>(base) + index * storage_bytes(storage);
 }
 inline void* element(Storage storage, void* base, int64_t index) {
-  return static_cast<char*>(base) + index * storage_size(storage);
+  return static_cast<char*>(base) + index * storage_bytes(storage);
 }
 
 inline float from_bits(uint32_t bits) {
@@ -80,13 +76,15 @@ template <class T>
 inline void decode(Storage storage, const void* from, int64_t count, T* to) {
   if constexpr (std::is_same_v<T, float>) {
     const uint16_t* half = static_cast<const uint16_t*>(from);
-    if (storage == Storage::bfloat16) {
-      for (int64_t i = 0; i < count; ++i) to[i] = from_bits(static_cast<uint32_t>(half[i]) << 16);
-      return;
-    }
-    if (storage == Storage::float16) {
-      for (int64_t i = 0; i < count; ++i) to[i] = from_float16(half[i]);
-      return;
+    switch (storage) {
+      case Storage::bfloat16:
+        for (int64_t i = 0; i < count; ++i) to[i] = from_bits(static_cast<uint32_t>(half[i]) << 16);
+        return;
+      case Storage::float16:
+        for (int64_t i = 0; i < count; ++i) to[i] = from_float16(half[i]);
+        return;
+      case Storage::float32:
+      case Storage::float64: break;
     }
   }
   std::memcpy(to, from, count * sizeof(T));

@@ -17,7 +17,7 @@ namespace {
 class Array {
  public:
   Array(Storage storage, int64_t count) : storage_(storage), count_(count) {
-    bytes_.assign(count * storage_size(storage), 0xff);
+    bytes_.assign(count * storage_bytes(storage), 0xff);
   }
   Array(Storage storage, int64_t count, Random& random, float scale) : Array(storage, count) {
     std::vector<float> numbers(count);
@@ -42,6 +42,7 @@ struct Options {
   Shape shape = {3, 4, 6};
   int channels = 5;
   Boundary boundary = Boundary::walls;
+  Perception perception = Perception::depthwise;
   int filters = 2;
   bool own_state = true;
   int drive = 0;
@@ -75,6 +76,7 @@ std::vector<Options> all_options() {
     o.channels = 8;
   });
   add("gather, reflecting, half of the cells fire", [](Options& o) {
+    o.perception = Perception::gather;
     o.filters = 0;
     o.boundary = Boundary::reflecting;
     o.update = Update::replace;
@@ -103,7 +105,7 @@ constexpr int64_t batch = 4, steps = 5;
 class Problem {
  public:
   Problem(const Options& o, Storage storage)
-      : memory_(make_plan(o.shape, o.channels, von_neumann, o.boundary, o.filters)),
+      : memory_(make_plan(o.shape, o.channels, von_neumann, o.boundary, o.perception, o.filters)),
         random_(7),
         options_(o),
         storage_(storage) {
@@ -338,48 +340,50 @@ TEST(a_call_runs_on_the_device_of_its_stream_and_leaves_the_current_one) {
   unsetenv("CUBE_EMULATED_DEVICES");
 }
 
-TEST(perception_alone_equals_its_definition) {
-  for (const int channels : {4, 5}) {
-    constexpr int filters = 3;
-    const auto memory = make_plan({2, 3, 4}, channels, von_neumann, Boundary::replicate, filters);
-    const Plan& plan = memory->plan;
-    Random random(9);
-    const int64_t offsets = plan.offset_count, row = channels, count = batch * plan.cells;
-    Array bank(Storage::float32, filters * offsets * row, random, 1), state(Storage::float32, count * row, random, 1);
-    Array cotangent(Storage::float32, count * filters * row, random, 1),
-        percepts(Storage::float32, count * filters * row);
-    Array adjoint(Storage::float32, count * row), bank_gradient(Storage::float32, filters * offsets * row);
-    std::vector<float> p(count * filters * row), a(count * row), g(filters * offsets * row);
-    const auto w = bank.numbers(), x = state.numbers(), d = cotangent.numbers();
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t o = 0; o < offsets; ++o) {
-        const int64_t near =
-            i / plan.cells * plan.cells + neighbor({2, 3, 4}, Boundary::replicate, i % plan.cells, von_neumann[o]);
-        for (int64_t f = 0; f < filters; ++f) {
-          for (int64_t c = 0; c < row; ++c) {
-            p[(i * filters + f) * row + c] += w[(f * offsets + o) * row + c] * x[near * row + c];
-            a[near * row + c] += w[(f * offsets + o) * row + c] * d[(i * filters + f) * row + c];
-            g[(f * offsets + o) * row + c] += x[near * row + c] * d[(i * filters + f) * row + c];
-          }
+void check_perception(int channels, int filters) {
+  const auto memory = make_plan({2, 3, 4}, channels, von_neumann, Boundary::replicate, Perception::depthwise, filters);
+  const Plan& plan = memory->plan;
+  Random random(9);
+  const int64_t offsets = plan.offset_count, row = channels, count = batch * plan.cells;
+  Array bank(Storage::float32, filters * offsets * row, random, 1), state(Storage::float32, count * row, random, 1);
+  Array cotangent(Storage::float32, count * filters * row, random, 1),
+      percepts(Storage::float32, count * filters * row);
+  Array adjoint(Storage::float32, count * row), bank_gradient(Storage::float32, filters * offsets * row);
+  std::vector<float> p(count * filters * row), a(count * row), g(filters * offsets * row);
+  const auto w = bank.numbers(), x = state.numbers(), d = cotangent.numbers();
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t o = 0; o < offsets; ++o) {
+      const int64_t near =
+          i / plan.cells * plan.cells + neighbor({2, 3, 4}, Boundary::replicate, i % plan.cells, von_neumann[o]);
+      for (int64_t f = 0; f < filters; ++f) {
+        for (int64_t c = 0; c < row; ++c) {
+          p[(i * filters + f) * row + c] += w[(f * offsets + o) * row + c] * x[near * row + c];
+          a[near * row + c] += w[(f * offsets + o) * row + c] * d[(i * filters + f) * row + c];
+          g[(f * offsets + o) * row + c] += x[near * row + c] * d[(i * filters + f) * row + c];
         }
       }
     }
-    Device device(plan);
-    PerceptionCall call{};
-    call.storage = Storage::float32;
-    call.batch = batch;
-    call.bank = bank.data();
-    call.state = state.data();
-    call.percepts = cotangent.data();
-    call.result = percepts.data();
-    launch_perceive(plan, device.tables(), call, device.execution(0));
-    call.result = adjoint.data();
-    launch_perceive_adjoint(plan, device.tables(), call, device.execution(0));
-    call.result = bank_gradient.data();
-    launch_bank_gradient(plan, device.tables(), call, device.execution(bank_gradient_scratch_bytes(plan, batch)));
-    check_close(
-        {{"percepts", percepts.numbers()}, {"adjoint", adjoint.numbers()}, {"filters", bank_gradient.numbers()}},
-        {{"percepts", p}, {"adjoint", a}, {"filters", g}}, 1e-5, "perception");
+  }
+  Device device(plan);
+  PerceptionCall call{};
+  call.storage = Storage::float32;
+  call.batch = batch;
+  call.bank = bank.data();
+  call.state = state.data();
+  call.percepts = cotangent.data();
+  call.result = percepts.data();
+  launch_perceive(plan, device.tables(), call, device.execution(0));
+  call.result = adjoint.data();
+  launch_perceive_adjoint(plan, device.tables(), call, device.execution(0));
+  call.result = bank_gradient.data();
+  launch_bank_gradient(plan, device.tables(), call, device.execution(bank_gradient_scratch_bytes(plan, batch)));
+  check_close({{"percepts", percepts.numbers()}, {"adjoint", adjoint.numbers()}, {"filters", bank_gradient.numbers()}},
+              {{"percepts", p}, {"adjoint", a}, {"filters", g}}, 1e-5, "perception");
+}
+
+TEST(perception_alone_equals_its_definition) {
+  for (const int channels : {4, 5}) {
+    for (const int filters : {3, 0}) check_perception(channels, filters);
   }
 }
 

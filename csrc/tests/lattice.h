@@ -44,7 +44,7 @@ inline int64_t neighbor(const Shape& shape, Boundary boundary, int64_t cell, con
 }
 
 inline std::unique_ptr<PlanMemory> make_plan(const Shape& shape, int32_t channels, const Offsets& offsets,
-                                             Boundary boundary, int32_t filters) {
+                                             Boundary boundary, Perception perception, int32_t filters) {
   std::array<std::vector<int32_t>, 3> targets;
   for (int a = 0; a < 3; ++a) {
     int32_t reach = 0;
@@ -53,7 +53,7 @@ inline std::unique_ptr<PlanMemory> make_plan(const Shape& shape, int32_t channel
       for (int32_t i = 0; i < shape[a]; ++i) targets[a].push_back(bounded(boundary, i + shift, shape[a]));
     }
   }
-  return std::make_unique<PlanMemory>(shape, channels, offsets, std::move(targets), filters);
+  return std::make_unique<PlanMemory>(shape, channels, offsets, std::move(targets), perception, filters);
 }
 
 const Offsets von_neumann = {{0, 0, 0}, {-1, 0, 0}, {0, -1, 0}, {0, 0, -1}, {0, 0, 1}, {0, 1, 0}, {1, 0, 0}};

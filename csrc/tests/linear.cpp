@@ -77,18 +77,21 @@ struct Linear {
 
   static Linear draw(Random& random) {
     const Shape shape = {1 + random.below(4), 1 + random.below(4), 1 + random.below(6)};
-    const int channels = 1 + random.below(10), filters = random.below(7);
+    const int channels = 1 + random.below(10);
+    const Perception perception = random.below(7) == 0 ? Perception::gather : Perception::depthwise;
+    const int filters = perception == Perception::gather ? 0 : random.below(7);
     // As many offsets as fit; their reach goes beyond the lattice, often around it.
     Linear linear(shape, boundaries[random.below(4)], random_offsets(random, 1 + random.below(11), 1 + random.below(7)),
-                  channels, filters);
+                  channels, perception, filters);
     return linear;
   }
 
-  Linear(const Shape& shape, Boundary boundary, const Offsets& offsets, int channels, int filters)
+  Linear(const Shape& shape, Boundary boundary, const Offsets& offsets, int channels, Perception perception,
+         int filters)
       : shape(shape),
         boundary(boundary),
         offsets(offsets),
-        memory(make_plan(shape, channels, offsets, boundary, filters)),
+        memory(make_plan(shape, channels, offsets, boundary, perception, filters)),
         plan(memory->plan),
         stride(round_up(channels, lanes<double>)),
         vectors(percept_count(plan)) {}
@@ -111,7 +114,7 @@ struct Linear {
         if (near < 0) continue;
         for (int c = 0; c < plan.channels; ++c) {
           const double x = state[near * stride + c];
-          if (plan.filters == 0) result[(cell * vectors + o) * stride + c] = x;
+          if (plan.perception == Perception::gather) result[(cell * vectors + o) * stride + c] = x;
           for (int f = 0; f < plan.filters; ++f) {
             result[(cell * vectors + f) * stride + c] += bank[(f * plan.offset_count + o) * stride + c] * x;
           }
@@ -172,7 +175,7 @@ TEST(perception_its_adjoint_and_its_filter_gradient_fit_together) {
           dot(gradient, state) - dot(before, state), through);
 
     // Perception is linear in the bank, too.
-    if (plan.filters > 0) {
+    if (plan.perception == Perception::depthwise) {
       const std::vector<double> start = linear.numbers(random, int64_t{plan.filters} * plan.offset_count, 0);
       std::vector<double> bank_gradient = start;
       filter_gradient<double>(plan, state.data(), stride, y.data(), cells.data(), count, neighbors.data(),
@@ -205,10 +208,10 @@ class Reservation {
 // A number of its own for every place: an index cut to 32 bits would read another.
 double mark(int64_t index) { return static_cast<double>(index % 1000003 + 1) / 1000003; }
 
-void check_far_cells(const Shape& shape, int filters, Boundary boundary) {
+void check_far_cells(const Shape& shape, Perception perception, int filters, Boundary boundary) {
   const Offsets offsets = {{0, 0, 0}, {0, 0, -1}, {0, 0, 1}, {0, 1, 0}, {-1, 0, 0}, {1, 0, 0}};
   const int channels = 8;  // whole vectors of every instruction set
-  const Linear linear(shape, boundary, offsets, channels, filters);
+  const Linear linear(shape, boundary, offsets, channels, perception, filters);
   const Plan& plan = linear.plan;
   const int64_t stride = linear.stride, vectors = linear.vectors, row = vectors * stride;
   const Reservation state((plan.cells + 1) * stride), percepts((plan.cells + 1) * row), gradient(plan.cells * stride);
@@ -244,7 +247,7 @@ void check_far_cells(const Shape& shape, int filters, Boundary boundary) {
   std::vector<ReaderRows> readers(plan.offset_count);
   perceive_adjoint<double>(plan, percepts, stride, bank.data(), cells.data(), count, readers.data(), gradient);
   std::vector<double> bank_gradient(bank.size());
-  if (filters > 0) {
+  if (perception == Perception::depthwise) {
     filter_gradient<double>(plan, state, stride, percepts, cells.data(), count, neighbors.data(), bank_gradient.data());
   }
 
@@ -256,7 +259,7 @@ void check_far_cells(const Shape& shape, int filters, Boundary boundary) {
       const int64_t reader = neighbor(shape, boundary, cells[i], opposite(offsets[o]));
       for (int64_t c = 0; c < stride; ++c) {
         const double x = near < 0 ? 0 : mark(near * stride + c);
-        if (filters == 0) {
+        if (perception == Perception::gather) {
           right[o * stride + c] = x;
           if (reader >= 0) right_gradient[c] += mark(reader * row + o * stride + c + 31);
         }
@@ -284,10 +287,12 @@ void check_far_cells(const Shape& shape, int filters, Boundary boundary) {
 }
 
 TEST(perception_finds_cells_beyond_32_bit_indices) {
-  for (const int filters : {0, 2, 5}) {
+  const std::pair<Perception, int> kinds[] = {
+      {Perception::gather, 0}, {Perception::depthwise, 2}, {Perception::depthwise, 5}};
+  for (const auto& [perception, filters] : kinds) {
     for (const Boundary boundary : {Boundary::walls, Boundary::periodic}) {
-      check_far_cells({257, 1024, 1024}, filters, boundary);   // 2^31 < numbers < 2^32
-      check_far_cells({2049, 1024, 1024}, filters, boundary);  // 2^31 < cells, 2^34 < numbers
+      check_far_cells({257, 1024, 1024}, perception, filters, boundary);   // 2^31 < numbers < 2^32
+      check_far_cells({2049, 1024, 1024}, perception, filters, boundary);  // 2^31 < cells, 2^34 < numbers
     }
   }
 }

@@ -34,6 +34,7 @@ struct Options {
   int channels = 3;
   Offsets offsets = von_neumann;
   Boundary boundary = Boundary::walls;
+  Perception perception = Perception::depthwise;
   int filters = 2;
   bool own_state = true;
   PerSample drive = PerSample::none, write_mask = PerSample::none;
@@ -55,7 +56,7 @@ class Problem {
   enum Input { state, drive, bank, hidden_weight, hidden_bias, head_weight, head_bias, rate, input_count };
 
   Problem(const Options& o, uint64_t seed)
-      : memory_(make_plan(o.shape, o.channels, o.offsets, o.boundary, o.filters)),
+      : memory_(make_plan(o.shape, o.channels, o.offsets, o.boundary, o.perception, o.filters)),
         plan_(memory_->plan),
         inputs(input_count),
         options_(o) {
@@ -216,6 +217,7 @@ Options tiny(int trial, Random& random) {
     o.own_state = false;
     o.drive = PerSample::none;
   }
+  if (o.filters == 0) o.perception = Perception::gather;
   o.squash = static_cast<Squash>(trial / 4 % 2);
   o.activation = static_cast<Activation>(random.below(4));
   o.fire_rate = random.below(2) != 0 ? 1 : 0.5;

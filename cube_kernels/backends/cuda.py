@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cube_kernels.automaton import Automaton, bind
 from cube_kernels.backends.contract import Call, Gradients, Outputs, empty_gradients, empty_outputs
-from cube_kernels.backends.plans import address, addresses, lattice_plan, rule_plan
+from cube_kernels.backends.plans import address, addresses, lattice_plan, rule_plan, unknown_name
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
 from cube_kernels.tracing import refuse_capture
@@ -84,7 +84,7 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
     if dtype not in STORAGE:
         return f"it computes in float32, and the state is {dtype}"
     index = device.index or 0
-    problem = _device_problem(module, index)
+    problem = _device_problem(module, index) or unknown_name(module, lattice, rule)
     if problem:
         return problem
     if rule is None:
@@ -123,7 +123,7 @@ def _resident_rule(module: ModuleType, automaton: Automaton, device: torch.devic
 
 
 @cache
-def _resident_perception(module: ModuleType, lattice: Lattice, filters: int, device: torch.device) -> Resident:
+def _resident_perception(module: ModuleType, lattice: Lattice, filters: int | None, device: torch.device) -> Resident:
     return _resident(lattice_plan(module, lattice, filters), device)
 
 
@@ -186,7 +186,7 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     vectors = len(lattice.neighbors) if filters is None else filters.shape[0]
     percepts = x.new_empty((x.shape[0], *lattice.shape, vectors * lattice.channels))
     x, filters = _aligned(x), _aligned(filters)
-    plan, tables = _resident_perception(_module(), lattice, 0 if filters is None else vectors, x.device)
+    plan, tables = _resident_perception(_module(), lattice, None if filters is None else vectors, x.device)
     arguments = STORAGE[x.dtype], x.shape[0], address(filters), x.data_ptr(), 0, percepts.data_ptr()
     plan.perceive(_execution(x.device, None), tables.data_ptr(), *arguments)
     return percepts
@@ -196,7 +196,7 @@ def perceive_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None)
     """The transpose of perception in the state: ``[B, D, H, W, P·C]`` to ``[B, D, H, W, C]``."""
     x = percepts.new_empty((percepts.shape[0], *lattice.shape, lattice.channels))
     percepts, filters = _aligned(percepts), _aligned(filters)
-    count = 0 if filters is None else filters.shape[0]
+    count = None if filters is None else filters.shape[0]
     plan, tables = _resident_perception(_module(), lattice, count, x.device)
     arguments = STORAGE[x.dtype], x.shape[0], address(filters), 0, percepts.data_ptr(), x.data_ptr()
     plan.perceive_adjoint(_execution(x.device, None), tables.data_ptr(), *arguments)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cube_kernels.automaton import Automaton
 from cube_kernels.backends.contract import Call, Gradients, Outputs, Schedule, empty_gradients, empty_outputs
-from cube_kernels.backends.plans import address, addresses, lattice_plan, rule_plan
+from cube_kernels.backends.plans import address, addresses, lattice_plan, rule_plan, unknown_name
 from cube_kernels.lattice import Lattice
 from cube_kernels.options import check_choice
 from cube_kernels.rule import Rule
@@ -56,15 +56,22 @@ def extension() -> tuple[ModuleType | None, str]:
     return module, ""
 
 
+def _openmp_runtimes(maps: str) -> set[str]:
+    """The paths of the OpenMP runtimes in a process's ``/proc/self/maps``: all that follows the fifth field, spaces and
+    all. The file of a deleted one is gone, or another."""
+    mapped = (line.split(maxsplit=5) for line in maps.splitlines())
+    paths = {fields[5] for fields in mapped if len(fields) == 6}
+    return {p for p in paths if re.search(r"/lib(gomp|iomp5|omp)\b[^/]*$", p) and not p.endswith(" (deleted)")}
+
+
 def _openmp_parallel() -> int:
     """The address of ``GOMP_parallel`` in the OpenMP runtime that torch computes with, 0 if there is none: the threads
     of a pool of our own would have to share the cores with those that torch leaves spinning."""
     maps = Path("/proc/self/maps")
     if not torch.backends.openmp.is_available() or not maps.exists():
         return 0
-    loaded = {line.split()[-1] for line in maps.read_text().splitlines() if re.search(r"/lib(gomp|iomp5|omp)\b", line)}
     home = str(Path(torch.__file__).parent)
-    for path in sorted(loaded, key=lambda path: not path.startswith(home)):
+    for path in sorted(_openmp_runtimes(maps.read_text()), key=lambda path: not path.startswith(home)):
         runtime = ctypes.CDLL(path)
         if hasattr(runtime, "GOMP_parallel"):
             # A team may then turn out smaller than the one before it, and a sample's threads wait for each other.
@@ -96,12 +103,12 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
         return reason
     if device.type != "cpu":
         return f"it runs on the CPU, and the state is on {device}"
-    return None
+    return unknown_name(module, lattice, rule)
 
 
 @lru_cache(maxsize=256)
-def perception_plan(lattice: Lattice, filters: int) -> Any:
-    """The lattice as the C++ side sees it, with so many filters a channel; 0 for gathering."""
+def perception_plan(lattice: Lattice, filters: int | None) -> Any:
+    """The lattice as the C++ side sees it, with so many filters a channel; None for gathering."""
     return lattice_plan(_module(), lattice, filters)
 
 
@@ -198,7 +205,7 @@ def _perception(
     result: Tensor,
 ) -> None:
     operations = 2 * len(lattice.offsets) * (x if percepts is None else percepts).numel()  # type: ignore[union-attr]
-    perception_plan(lattice, 0 if filters is None else vectors).perception(
+    perception_plan(lattice, None if filters is None else vectors).perception(
         which,
         isa(),
         STORAGE[result.dtype],

@@ -5,21 +5,21 @@ Every other backend is measured against it. Autograd differentiates it, as often
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends.contract import Call, Outputs
 from cube_kernels.lattice import OUTSIDE, Lattice, Offset
 from cube_kernels.philox import fires
-from cube_kernels.rule import Alive, Rule
-from cube_kernels.tracing import constant, transforming
+from cube_kernels.recompute import recomputed
+from cube_kernels.rule import ALIVE_WHEN, Alive, Rule
+from cube_kernels.tracing import constant
 
 name = "reference"
 
@@ -40,15 +40,12 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
 @constant
 def neighbor_table(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any, Any]:
     """``[offsets, cells]``: the cell that each cell reads at each offset; ``cells`` for one outside."""
+    shifts = np.array(offsets, dtype=np.int64).reshape(-1, 3) + lattice.reach
+    d, h, w = (np.array(lattice.axis_targets(axis))[shifts[:, axis]] for axis in range(3))  # [offsets, size] each
+    d, h, w = d[:, :, None, None], h[:, None, :, None], w[:, None, None, :]
     height, width = lattice.shape[1:]
-    targets = [lattice.axis_targets(axis) for axis in range(3)]
-    table = []
-    for offset in offsets:
-        rows = (targets[axis][shift + lattice.reach[axis]] for axis, shift in enumerate(offset))
-        table.append(
-            [lattice.cells if OUTSIDE in (z, y, x) else (z * height + y) * width + x for z, y, x in product(*rows)]
-        )
-    return np.array(table, dtype=np.int64).reshape(len(offsets), lattice.cells)
+    outside = (d == OUTSIDE) | (h == OUTSIDE) | (w == OUTSIDE)
+    return np.where(outside, lattice.cells, (d * height + h) * width + w).reshape(len(offsets), lattice.cells)
 
 
 @constant
@@ -112,8 +109,10 @@ def step(
         change = torch.sigmoid(heads[..., lattice.channels :]) * (target - old)
     elif rule.update == "leaky":
         change = weights.rate * (target - old)
-    else:
+    elif rule.update == "replace":
         change = target - old
+    else:
+        raise NotImplementedError(f"reference: it knows no update {rule.update!r}")
     if rule.update == "replace" and not rule.fire_rescale:
         new = target  # exactly
     else:
@@ -133,8 +132,8 @@ def step(
         kept = kept | ~write_mask[..., None]
     new = torch.where(kept, x, new)
     if rule.alive is not None:
-        measured = {"before": [x], "after": [new], "both": [x, new]}[rule.alive.when]
-        living = torch.stack([lives(state, lattice, rule.alive) for state in measured]).all(0)
+        measured = zip((x, new), ALIVE_WHEN[rule.alive.when], strict=True)
+        living = torch.stack([lives(state, lattice, rule.alive) for state, counts in measured if counts]).all(0)
         new = torch.where(living | kept, new, rule.alive.dead_value)
     return new
 
@@ -170,11 +169,7 @@ def rollout(call: Call) -> Outputs:
     bounds = sorted(ends | {0})
     first = x
     for start, end in pairwise(bounds):
-        arguments = (start, end, x, running, taken, *weights, drive)
-        if transforming():  # compilers choose themselves what to keep, and functorch refuses the hooks of a checkpoint
-            x, running, taken = segment(*arguments)
-        else:
-            x, running, taken = checkpoint(segment, *arguments, use_reentrant=False, preserve_rng_state=False)
+        x, running, taken = recomputed(segment, start, end, x, running, taken, *weights, drive)
         if schedule.trajectory_every and end % schedule.trajectory_every == 0:
             trajectory.append(x)
     kept = torch.stack(trajectory) if trajectory else x.new_empty((0, *x.shape))

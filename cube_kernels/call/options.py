@@ -42,7 +42,7 @@ class Options(NamedTuple):
         seedless = made(steps, checkpoint_every, trajectory_every, tolerance)
         if seed is None:
             return seedless
-        check_positive("rollout", "seed", seed, least=0)
+        seed = check_positive("rollout", "seed", seed, least=0)
         if seed >= SEED_LIMIT:
             raise ValueError(f"rollout: seed is {seed}; it must be below 2^63")
         return seedless._replace(seed=seed)
@@ -51,15 +51,18 @@ class Options(NamedTuple):
 def _schedule(
     steps: int, checkpoint_every: int | None, trajectory_every: int | None, tolerance: float | None
 ) -> Schedule:
-    check_positive("rollout", "steps", steps, least=0)
+    steps = check_positive("rollout", "steps", steps, least=0)
     if checkpoint_every is None:
         checkpoint_every = _root(steps - 1) + 1 if steps else 1  # ⌈√steps⌉
-    check_positive("rollout", "checkpoint_every", checkpoint_every)
-    if trajectory_every is not None:
-        check_positive("rollout", "trajectory_every", trajectory_every)
-    if tolerance is not None:
-        check_range("rollout", "tolerance", tolerance, 0, math.inf)
-    return Schedule(steps, checkpoint_every, 0, trajectory_every or 0, -1.0 if tolerance is None else float(tolerance))
+    return Schedule(
+        steps,
+        check_positive("rollout", "checkpoint_every", checkpoint_every),
+        seed=0,
+        trajectory_every=(
+            0 if trajectory_every is None else check_positive("rollout", "trajectory_every", trajectory_every)
+        ),
+        tolerance=-1.0 if tolerance is None else check_range("rollout", "tolerance", tolerance, 0, math.inf),
+    )
 
 
 _known = lru_cache(maxsize=256, typed=True)(_schedule)  # typed: True is no number of steps, though it equals 1

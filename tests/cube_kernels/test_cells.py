@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import functional_call
+from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
 
 from cube_kernels import Lattice
 from cube_kernels.cells import GMLPCell, GRUCell
@@ -254,3 +254,66 @@ def test_a_wrong_call_is_refused(build, x, steps, error, message):
 def test_a_wrong_cell_is_refused(construct, message):
     with pytest.raises(ValueError, match=message):
         construct()
+
+
+@cells
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_cells_after_a_linear_layer_run_under_autocast(build, dtype):
+    lattice = Lattice((2, 3, 4), 4)
+    before, cell, x = torch.nn.Linear(4, 4), build(lattice), torch.randn(2, *lattice.state_shape)
+    with torch.autocast("cpu", dtype):
+        y = cell(before(x), steps=2)
+    torch.testing.assert_close(y.float(), cell(before(x), steps=2), rtol=0.05, atol=0.05)
+    gradients = torch.autograd.grad(y.float().square().sum(), [*before.parameters(), *cell.parameters()])
+    assert all(g.isfinite().all() and g.any() for g in gradients)
+
+
+@cells
+def test_autocast_does_not_let_float64_in(build):
+    lattice = Lattice((2, 3, 4), 4)
+    x = torch.randn(2, *lattice.state_shape, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match=r"x is torch.float64, .* torch.float32"):
+        build(lattice)(x)
+
+
+@cells
+def test_a_large_number_in_float16_stays_finite(build):
+    """Its square is none."""
+    lattice = Lattice((2, 3, 4), 4)
+    cell, x = build(lattice), torch.randn(2, *lattice.state_shape)
+    x[0, 0, 0, 0, 0] = 300
+    expected = cell(x)
+    torch.testing.assert_close(cell.half()(x.half()).float(), expected, rtol=0.01, atol=0.01)
+
+
+@cells
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_function_transforms_go_through_checkpoints(build, backend):
+    lattice = Lattice((1, 2, 3), 3)
+    cell, x = drawn(build(lattice, backend=backend)), torch.randn(2, *lattice.state_shape, dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in cell.named_parameters()}
+
+    def loss(parameters, x):
+        return functional_call(cell, parameters, (x, 2)).square().sum()
+
+    x.requires_grad_()
+    expected = torch.autograd.grad(cell(x, 2).square().sum(), [*cell.parameters(), x])
+    gradients, of_x = grad(loss, argnums=(0, 1))(parameters, x.detach())
+    for actual, truth in zip([*gradients.values(), of_x], expected, strict=True):
+        torch.testing.assert_close(actual, truth)
+    each = vmap(grad(loss), (None, 0))(parameters, x.detach()[:, None])
+    for actual, truth in zip(each.values(), expected, strict=False):
+        torch.testing.assert_close(actual.sum(0), truth)
+    jacobian = torch.autograd.functional.jacobian(lambda x: cell(x, 2), x.detach())
+    torch.testing.assert_close(jacrev(lambda x: cell(x, 2))(x.detach()), jacobian)
+
+
+@cells
+def test_forward_derivatives_go_through_checkpoints(build):
+    lattice = Lattice((1, 2, 3), 3)
+    cell = drawn(build(lattice, backend="reference"))
+    x, t = torch.randn(2, 1, *lattice.state_shape, dtype=torch.float64)
+    _, along = jvp(lambda x: cell(x, 2), (x,), (t,))
+    torch.testing.assert_close(along, (cell(x + 1e-6 * t, 2) - cell(x - 1e-6 * t, 2)) / 2e-6, rtol=1e-6, atol=1e-6)
+    jacobian = torch.autograd.functional.jacobian(lambda x: cell(x, 2), x)
+    torch.testing.assert_close(jacfwd(lambda x: cell(x, 2))(x), jacobian)

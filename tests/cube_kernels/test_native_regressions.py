@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cube_kernels import Alive, Lattice, Rule, RuleParameters, rollout
+from cube_kernels.backends import native
 
 
 def zeros(lattice: Lattice, dtype: torch.dtype = torch.float32) -> RuleParameters:
@@ -65,3 +66,23 @@ def test_a_sample_with_a_nan_has_not_converged(backend):
     x = torch.tensor([[math.nan, 1.0], [2.0, 1.0]]).view(2, 1, 1, 2, 1)
     result = rollout(x, zeros(lattice), lattice, STILL, steps=4, tolerance=0.1, backend=backend)
     assert result.steps.tolist() == [4, 1]
+
+
+def test_openmp_is_found_in_a_folder_with_a_space():
+    """What followed the last space was taken for the path, and a deleted file was opened."""
+    maps = """\
+7f00-7f01 r--p 00000000 08:01 11                         /home/a user/my env/torch/lib/libgomp-a34b3233.so.1
+7f01-7f02 r-xp 00001000 08:01 11                         /home/a user/my env/torch/lib/libgomp-a34b3233.so.1
+7f02-7f03 r--p 00000000 08:01 12                         /usr/lib/x86_64-linux-gnu/libgomp.so.1.0.0
+7f03-7f04 r--p 00000000 08:01 13                         /opt/intel/libiomp5.so
+7f04-7f05 r--p 00000000 08:01 14                         /opt/old/libomp.so (deleted)
+7f05-7f06 r--p 00000000 08:01 15                         /opt/libomp/lib/libcompute.so
+7f06-7f07 r--p 00000000 08:01 16                         /opt/libompx.so
+7f07-7f08 rw-p 00000000 00:00 0
+7f08-7f09 rw-p 00000000 00:00 0                          [heap]
+"""
+    assert native._openmp_runtimes(maps) == {
+        "/home/a user/my env/torch/lib/libgomp-a34b3233.so.1",
+        "/usr/lib/x86_64-linux-gnu/libgomp.so.1.0.0",
+        "/opt/intel/libiomp5.so",
+    }

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from cube_kernels.backends.contract import Call, Gradients, Outputs
+from cube_kernels.backends.plans import unknown_name
+from cube_kernels.backends.triton import plan
 from cube_kernels.lattice import Lattice
 from cube_kernels.rule import Rule
 
@@ -41,7 +43,7 @@ def why_not(lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: tor
         return f"it holds a cell's channels in registers, up to {CHANNEL_LIMIT}, and the lattice has {lattice.channels}"
     if lattice.cells > CELL_LIMIT:
         return f"it counts a sample's cells in 32 bits, and the lattice has {lattice.cells}"
-    return _missing_driver(device)
+    return unknown_name(plan, lattice, rule) or _missing_driver(device)
 
 
 def _missing_driver(device: torch.device) -> str | None:

@@ -6,7 +6,6 @@ themselves are a small table that a loop reads, so that 125 offsets compile as q
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,17 +25,21 @@ def _normal(shift: int, size: int, boundary: str) -> int:
     if boundary == "reflecting":
         period = max(2 * (size - 1), 1)
         return (shift + size - 1) % period - (size - 1)
-    return min(max(shift, -size), size)
+    if boundary in ("walls", "absorbing"):
+        return min(max(shift, -size), size)
+    raise NotImplementedError(f"triton: it knows no boundary {boundary!r}")
 
 
-def _normalized(lattice: Lattice, offsets: tuple[Offset, ...]) -> list[list[int]]:
-    return [[_normal(s, n, lattice.boundary) for s, n in zip(o, lattice.shape, strict=True)] for o in offsets]
+def _normalized(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any, Any]:
+    """``[offsets, 3]``"""
+    shifts = [[_normal(s, n, lattice.boundary) for s, n in zip(o, lattice.shape, strict=True)] for o in offsets]
+    return np.array(shifts, dtype=np.int32).reshape(-1, 3)
 
 
 @constant
 def offset_table(lattice: Lattice, offsets: tuple[Offset, ...], mirrored: bool) -> np.ndarray[Any, Any]:
     """``[offsets, 3]``, int32: the shifts along each axis; ``mirrored``: of the cells that read a cell."""
-    table = np.array(_normalized(lattice, offsets), dtype=np.int32)
+    table = _normalized(lattice, offsets)
     return -table if mirrored else table
 
 
@@ -46,15 +49,20 @@ def image_table(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any
     the cell itself. Mirrored, all positions up to there are one image, as each shows another cell; replicated, each is
     one."""
     table = _normalized(lattice, offsets)
-    reaches = [max(map(abs, shifts)) for shifts in zip(*table, strict=True)]
-
-    def beyond(shift: int, reach: int) -> set[int]:
-        if lattice.boundary == "reflecting":
-            return {0, int(np.sign(shift)) * reach}
-        return set(range(min(shift, 0), max(shift, 0) + 1))
-
-    images = (itertools.product(*map(beyond, shifts, reaches)) for shifts in table)
-    return np.array(sorted(set().union(*images)), dtype=np.int32)
+    reaches = np.abs(table).max(axis=0, initial=0)
+    mirrored = lattice.boundary == "reflecting"
+    if mirrored:
+        table = np.sign(table) * reaches
+    seen = np.zeros(2 * reaches + 1, dtype=bool)
+    seen[tuple((table + reaches).T)] = True
+    for axis, reach in enumerate(reaches):  # an offset looks past every position up to its own
+        along = np.moveaxis(seen, axis, 0)
+        for inwards in (along[: reach + 1], along[::-1][: reach + 1]):
+            inwards |= np.logical_or.accumulate(inwards)
+    images = np.argwhere(seen) - reaches
+    if mirrored:
+        images = images[((images == 0) | (np.abs(images) == reaches)).all(axis=1)]
+    return np.ascontiguousarray(images, dtype=np.int32)
 
 
 class Cells(NamedTuple):
@@ -97,6 +105,8 @@ def _folded(index, size, boundary: tl.constexpr):
     elif boundary == "reflecting":
         index = tl.abs(index)
         index = tl.where(index >= size, 2 * (size - 1) - index, index)
+    else:
+        tl.static_assert(boundary == "walls" or boundary == "absorbing")
     return index
 
 

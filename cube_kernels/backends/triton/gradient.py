@@ -74,7 +74,7 @@ def add_weight_gradients(inputs, at, held, d_hidden, unit, part, plan: tl.conste
     for k in tl.static_range(tl.constexpr(plan.tiles)):
         d_weight = multiply(d_units, held[k], none, storage, plan)
         add_tile(part, unit, plan.hidden, plan.inputs, k * plan.channels, d_weight, plan.channels, plan.width)
-    if plan.filters == 0:
+    if plan.gathers:
         for o in tl.range(0, plan.offsets):
             x = load_neighbors(inputs.state, at, inputs.offsets, o, plan)
             d_weight = multiply(d_units, x, none, storage, plan)
@@ -193,11 +193,11 @@ def step_gradient_kernel(
         fired = fires(at, numbers, plan)[:, None]
         kept = keeps(inputs, at, numbers, plan)
         through = tl.where(kept, 0.0, g)
-        if plan.alive == "before":
-            through = tl.where(lives(state, at, pool, alive_threshold, plan)[:, None], through, 0.0)
-        elif plan.buries:
+        if plan.alive_after:
             lived = tl.load(living + at.row, mask=at.inside, other=0).to(tl.int32) != 0
             through = tl.where(lived[:, None], through, 0.0)
+        elif plan.alive_before:
+            through = tl.where(lives(state, at, pool, alive_threshold, plan)[:, None], through, 0.0)
         pace_each = paces(weights, numbers, plan)
         y = x
         if plan.clamps:
@@ -229,7 +229,7 @@ def step_gradient_kernel(
                 d_hidden = hidden_gradient(a, slope, d_heads, weights, unit, part, storage, plan)
                 add_weight_gradients(inputs, at, held, d_hidden, unit, part, plan)
                 gradients = with_input_gradients(gradients, weights, d_hidden, unit, storage, plan)
-                if plan.filters == 0:
+                if plan.gathers:
                     add_gathered_gradients(percept_gradient, weights, at, d_hidden, unit, chunk, storage, plan)
             own = gradients[0]
             stride: tl.constexpr = plan.percepts * plan.channels

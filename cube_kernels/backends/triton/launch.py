@@ -65,7 +65,7 @@ def _held_by_perception(plan: Plan, sizes: dict[str, int]) -> int:
 def _passing(plan: Plan) -> int:
     """Vectors of the hidden layer's input that are held one after the other: a neighbor's state, the drive."""
     drive = math.ceil(plan.drive_width / plan.width) if plan.drive else 0
-    return int(plan.filters == 0) + drive
+    return int(plan.gathers) + drive
 
 
 def _held_by_step(plan: Plan, sizes: dict[str, int]) -> int:

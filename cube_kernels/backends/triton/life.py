@@ -17,7 +17,7 @@ def measure_life(
     """``living[cell]``: 1 where it lives in the new state and, if that counts, lived in the old one."""
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     lived = lives(new, at, pool, alive_threshold, plan)
-    if plan.alive == "both":
+    if plan.alive_before:
         lived = lived & lives(state, at, pool, alive_threshold, plan)
     tl.store(living + at.row, lived.to(tl.uint8), mask=at.inside)
 

@@ -66,7 +66,7 @@ def weighted_sums(state, bank, at, offsets, plan: tl.constexpr, BLOCK: tl.conste
 def perceive_kernel(state, bank, offsets, percepts, rows: tl.int64, D, H, W, plan: tl.constexpr, BLOCK: tl.constexpr):
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     stride: tl.constexpr = plan.percepts * plan.channels
-    if plan.filters:
+    if not plan.gathers:
         sums = weighted_sums(state, bank, at, offsets, plan, BLOCK)
         for p in tl.static_range(tl.constexpr(plan.filters)):
             store_rows(percepts, at.row, at.inside, stride, p * plan.channels, sums[p], plan.channels, plan.width)
@@ -85,7 +85,7 @@ def with_readers(total, percepts, bank, readers, at, positions, beyond, shows, p
         d, h, w = entry(readers, o)
         if leads_back(beyond[0], d) & leads_back(beyond[1], h) & leads_back(beyond[2], w):
             reader, there = reach(at, shows, positions[0] + d, positions[1] + h, positions[2] + w, around)
-            if plan.filters:
+            if not plan.gathers:
                 for p in tl.static_range(tl.constexpr(plan.filters)):
                     g = load_rows(percepts, reader, there, stride, p * plan.channels, plan.channels, plan.width)
                     total += g * filter_taps(bank, p, o, plan)[None, :]
@@ -147,7 +147,7 @@ _filter_gradient = Launcher(filter_gradient_kernel, PERCEPTION, changed=["partia
 
 
 def _seen(lattice: Lattice, plan: Plan) -> tuple[Offset, ...]:
-    return lattice.offsets if plan.filters else lattice.neighbors
+    return lattice.neighbors if plan.gathers else lattice.offsets
 
 
 def _offsets(lattice: Lattice, plan: Plan, x: Tensor, mirrored: bool = False) -> Tensor:
@@ -156,7 +156,7 @@ def _offsets(lattice: Lattice, plan: Plan, x: Tensor, mirrored: bool = False) ->
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     """See :func:`cube_kernels.perceive`."""
-    plan, rows = perception_plan(lattice, 0 if filters is None else filters.shape[0]), x.shape[0] * lattice.cells
+    plan, rows = perception_plan(lattice, None if filters is None else filters.shape[0]), x.shape[0] * lattice.cells
     percepts = x.new_empty((x.shape[0], *lattice.shape, plan.percepts * plan.channels))
     _perceive(rows, x, filters, _offsets(lattice, plan, x), percepts, rows, *lattice.shape, plan=plan)
     return percepts
@@ -175,7 +175,7 @@ def add_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None, grad
 
 
 def _gather_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None, x: Tensor, add: bool) -> None:
-    plan, rows = perception_plan(lattice, 0 if filters is None else filters.shape[0]), x.shape[0] * lattice.cells
+    plan, rows = perception_plan(lattice, None if filters is None else filters.shape[0]), x.shape[0] * lattice.cells
     images, count = None, 1
     if lattice.boundary in ("reflecting", "replicate"):
         images = image_table(lattice, _seen(lattice, plan), device=x.device)

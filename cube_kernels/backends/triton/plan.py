@@ -9,6 +9,16 @@ from typing import Any
 
 from cube_kernels.automaton import Automaton
 from cube_kernels.lattice import Lattice
+from cube_kernels.rule import ALIVE_WHEN
+
+names = {
+    "boundary": ("walls", "periodic", "replicate", "reflecting", "absorbing"),
+    "perception": ("depthwise", "gather"),
+    "activation": ("relu", "gelu", "silu", "tanh"),
+    "squash": ("identity", "tanh"),
+    "update": ("residual", "replace", "gated", "leaky"),
+}
+"""What the kernels are written for: a name that is not here is refused, since they hold no tables to follow."""
 
 DOT_MINIMUM = 16
 """``tl.dot`` takes no smaller tiles."""
@@ -40,7 +50,8 @@ class Plan(str):
     channels: int
     boundary: str
     offsets: int  # of perception
-    filters: int  # 0 where the neighbors' states are gathered without weights
+    gathers: bool  # the neighbors' states, without weights
+    filters: int  # a channel; 0 where it gathers
     own_state: bool = False
     drive: int = 0
     hidden: int = 0
@@ -50,7 +61,8 @@ class Plan(str):
     fires: bool = False
     clamps: bool = False
     immutable: tuple[int, ...] = ()  # channels
-    alive: str = ""  # when it is measured; "" where every cell lives
+    alive_before: bool = False  # life is measured before the update
+    alive_after: bool = False
     alive_channel: int = 0
     pool_offsets: int = 0  # over which life is measured
     product: str = "ieee"  # how matrices are multiplied: see PRODUCTS
@@ -67,7 +79,7 @@ class Plan(str):
     @property
     def percepts(self) -> int:
         """Vectors of ``channels`` numbers that perception makes."""
-        return self.filters or self.offsets
+        return self.offsets if self.gathers else self.filters
 
     @property
     def tiles(self) -> int:
@@ -97,11 +109,6 @@ class Plan(str):
         """Whether the gradient of a step depends on the values of the heads."""
         return self.update != "residual" or self.squash != "identity" or self.clamps
 
-    @property
-    def buries(self) -> bool:
-        """Whether life is measured after the update too: its dead are set apart from the step."""
-        return self.alive in ("after", "both")
-
     # Where each weight's gradient begins in a part of the partial sums, on vector boundaries.
     @property
     def hidden_bias_start(self) -> int:
@@ -130,14 +137,15 @@ def _whole_vectors(size: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def perception_plan(lattice: Lattice, filters: int) -> Plan:
-    """Of perception alone, with so many filters a channel; 0 for gathering."""
-    offsets = lattice.offsets if filters else lattice.neighbors
+def perception_plan(lattice: Lattice, filters: int | None) -> Plan:
+    """Of perception alone, with so many filters a channel; None for gathering."""
+    offsets = lattice.neighbors if filters is None else lattice.offsets
     return Plan(
         channels=lattice.channels,
         boundary=lattice.boundary,
         offsets=len(offsets),
-        filters=filters,
+        gathers=filters is None,
+        filters=filters or 0,
     )
 
 
@@ -145,8 +153,9 @@ def perception_plan(lattice: Lattice, filters: int) -> Plan:
 def rule_plan(automaton: Automaton, product: str) -> Plan:
     """Of a step; ``product``: one of :data:`PRODUCTS`."""
     rule, lattice = automaton.rule, automaton.lattice
+    before, after = (False, False) if rule.alive is None else ALIVE_WHEN[rule.alive.when]
     return replace(
-        perception_plan(lattice, rule.bank),
+        perception_plan(lattice, automaton.filters),
         own_state=rule.own_state,
         drive=rule.drive,
         hidden=rule.hidden,
@@ -157,7 +166,8 @@ def rule_plan(automaton: Automaton, product: str) -> Plan:
         fires=rule.fire_rate < 1,
         clamps=rule.clamp is not None,
         immutable=rule.immutable_channels,
-        alive="" if rule.alive is None else rule.alive.when,
+        alive_before=before,
+        alive_after=after,
         alive_channel=0 if rule.alive is None else rule.alive.channel,
         pool_offsets=0 if rule.alive is None else len(lattice.offsets),
         product=product,

@@ -40,7 +40,7 @@ class Steps:
         self.automaton, self.weights, self.taken = automaton, weights, taken
         self.rows = x.shape[0] * lattice.cells
         self.write_mask = None if write_mask is None else write_mask.view(torch.uint8)
-        seen = lattice.offsets if self.plan.filters else lattice.neighbors
+        seen = lattice.neighbors if self.plan.gathers else lattice.offsets
         self.pool = offset_table(lattice, lattice.offsets, False, device=x.device) if rule.alive else None
         retention = None
         if lattice.boundary == "absorbing":
@@ -70,7 +70,7 @@ class Steps:
         launch_step(
             self.rows, x, *self.tensors, new, *self.sizes, index, *self.numbers, self.rows, *shape, plan=self.plan
         )
-        if not self.plan.buries:
+        if not self.plan.alive_after:
             return None
         living = x.new_empty(x.shape[:-1], dtype=torch.uint8)
         launch_measure(self.rows, x, new, self.pool, living, self.threshold, self.rows, *shape, plan=self.plan)
@@ -156,7 +156,7 @@ def backward(
     with _on_device(x):
         sums = Sums(
             x.new_zeros((part_count(plan.weights, steps.rows), plan.weights), dtype=torch.float32),
-            filter_partials(x, automaton.lattice, plan.filters) if plan.filters else None,
+            filter_partials(x, automaton.lattice, plan.filters) if not plan.gathers else None,
             x.new_zeros((*x.shape[:-1], plan.drive), dtype=torch.float32) if plan.drive else None,
         )
         for start in reversed(range(0, schedule.steps, schedule.checkpoint_every)):
@@ -175,11 +175,11 @@ def _replay(steps: Steps, first: Tensor, start: int, end: int) -> tuple[list[Ten
     """The states before each step from ``start`` to ``end``, and which cells lived in it. The last step is replayed
     only where that is to be learned."""
     states, lives = [first], []
-    for index in range(start, end if steps.plan.buries else end - 1):
+    for index in range(start, end if steps.plan.alive_after else end - 1):
         new = torch.empty_like(first)
         lives.append(steps.step(states[-1], index, new))
         states.append(new)
-    return states[: end - start], lives if steps.plan.buries else [None] * (end - start)
+    return states[: end - start], lives if steps.plan.alive_after else [None] * (end - start)
 
 
 def _step_gradient(

@@ -103,7 +103,7 @@ def held_inputs(inputs, weights, at, x, plan: tl.constexpr, BLOCK: tl.constexpr)
     held = ()
     if plan.own_state:
         held = (x,)
-    if plan.filters:
+    if not plan.gathers:
         held = held + weighted_sums(inputs.state, weights.bank, at, inputs.offsets, plan, BLOCK)
     return held
 
@@ -117,7 +117,7 @@ def hidden_chunk(inputs, weights, at, held, unit, plan: tl.constexpr):
     for k in tl.static_range(tl.constexpr(plan.tiles)):
         weight = hidden_tile(weights, unit, k * plan.channels, plan.channels, plan.width, plan)
         sums = multiply(held[k], tl.trans(weight), sums, storage, plan)
-    if plan.filters == 0:
+    if plan.gathers:
         for o in tl.range(0, plan.offsets):
             x = load_neighbors(inputs.state, at, inputs.offsets, o, plan)
             weight = hidden_tile(weights, unit, (plan.tiles + o) * plan.channels, plan.channels, plan.width, plan)
@@ -278,7 +278,7 @@ def step_kernel(
     delta, gate = heads_of(inputs, weights, at, held, numbers, plan, BLOCK, HIDDEN)
     y = tl.where(fires(at, numbers, plan)[:, None], updated(x, delta, gate, paces(weights, numbers, plan), plan), x)
     y = accepted(inputs, at, y, numbers, plan)
-    if plan.alive == "before":
+    if plan.alive_before and not plan.alive_after:
         y = tl.where(lives(state, at, pool, alive_threshold, plan)[:, None], y, dead_value)
     y = tl.where(keeps(inputs, at, numbers, plan), x, y)
     store_rows(new, at.row, at.inside, plan.channels, 0, y, plan.channels, plan.width)

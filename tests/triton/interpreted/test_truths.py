@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cube_kernels import CubeLayer, Lattice, Rule, perceive
+from cube_kernels import BackendError, CubeLayer, Lattice, Rule, perceive
+from cube_kernels.backends.triton.plan import names
 from cube_kernels.lattice import BOUNDARIES
 from cube_kernels.philox import fires
 from cube_kernels.rules import heat, life
@@ -45,6 +46,25 @@ def test_offsets_may_reach_far_beyond_a_thin_lattice(boundary, shape, offset):
 def test_perception_its_adjoint_and_its_filter_gradient_agree(boundary, filters):
     lattice = Lattice((3, 2, 7), 3, ((1, -1, 2), (0, 0, 0), (0, 3, 0), (-2, 1, -1)), boundary=boundary)
     check_transposes(lattice, filters, torch.float32, "triton", 1e-4)
+
+
+def test_a_boundary_that_the_kernels_lack_is_refused(monkeypatch):
+    monkeypatch.setitem(BOUNDARIES, "inner", lambda index, size: min(max(index, 1), size - 2))
+    lattice, rule = Lattice((3, 4, 5), 2, boundary="inner"), Rule(hidden=3)
+    x = torch.randn(1, *lattice.state_shape)
+    message = "it knows no boundary 'inner'; valid: 'walls', 'periodic'"
+    with pytest.raises(BackendError, match=message):
+        perceive(x, lattice, backend="triton")
+    with pytest.raises(BackendError, match=message):
+        CubeLayer(lattice, rule, 1, backend="triton")(x)
+
+
+def test_nor_do_the_kernels_take_it_for_another(monkeypatch):
+    monkeypatch.setitem(BOUNDARIES, "outer", BOUNDARIES["walls"])
+    monkeypatch.setitem(names, "boundary", ("outer",))
+    lattice = Lattice((3, 4, 5), 2, boundary="outer")
+    with pytest.raises(NotImplementedError, match="no boundary 'outer'"):
+        perceive(torch.randn(1, *lattice.state_shape), lattice, backend="triton")
 
 
 def test_perception_is_differentiable_twice():

@@ -1,0 +1,24 @@
+"""Which dtypes may meet in a module, and in which statistics are computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+AUTOCAST = {torch.float32, torch.bfloat16, torch.float16}
+"""What autocast casts to one dtype."""
+
+
+def agree(tensor: Tensor, parameter: Tensor) -> bool:
+    """Whether a tensor may meet a module's parameter: both are of one dtype, or autocast is on and makes it so."""
+    device = tensor.device.type
+    return tensor.dtype == parameter.dtype or (
+        {tensor.dtype, parameter.dtype} <= AUTOCAST
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    )
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 at least: the square of 300 is no float16."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

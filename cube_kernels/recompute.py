@@ -1,0 +1,18 @@
+"""Computing again in the backward pass what was not kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.checkpoint import checkpoint
+
+from cube_kernels.tracing import transforming
+
+
+def recomputed(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, of which the backward pass keeps the arguments alone. Compilers choose themselves what
+    to keep, and function transforms refuse the hooks of a checkpoint."""
+    if transforming():
+        return function(*arguments)
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
