@@ -12,7 +12,7 @@ import torch
 
 from cube_kernels import Lattice, Rule, RuleParameters, bind, perceive, rollout
 from cube_kernels.backends import native
-from cube_kernels.backends.plans import address
+from cube_kernels.backends.compiled import address
 from cube_kernels.backends.contract import Schedule
 
 LATTICE, RULE = Lattice((2, 2, 2), 4), Rule(hidden=4)

@@ -63,7 +63,7 @@ struct Plan {
   int64_t cells;
   int32_t channels;
 
-  // Perception, hidden layer, update: see cube_kernels/rule.py.
+  // Perception, hidden layer, update: see cube_kernels/update_rule.py.
   int32_t offset_count;
   const Offset* offsets;
   int32_t filters;  // a channel, of depthwise perception; 0 where the neighbors' states are gathered

@@ -12,7 +12,7 @@ from cube_kernels.functional import perceive, rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
 from cube_kernels.reading import TokenCube, TokenLattice, TokenReading
-from cube_kernels.rule import Alive, Rule, RuleParameters
+from cube_kernels.update_rule import Alive, Rule, RuleParameters
 
 __all__ = [
     "Alive",

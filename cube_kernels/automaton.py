@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cube_kernels.filters import filter_bank
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.update_rule import Rule, RuleParameters
 
 
 class StepWeights(NamedTuple):

@@ -16,9 +16,9 @@ from cube_kernels.call.dispatch import BACKENDS
 from cube_kernels.call.door import check_state
 from cube_kernels.functional import absorb, perceive
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice, check_flag, check_positive
 from cube_kernels.precision import agree
 from cube_kernels.recompute import recomputed
+from cube_kernels.value import check_choice, check_flag, check_positive
 
 
 class _Cell(nn.Module):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
-from cube_kernels.options import check_choice, check_positive, check_range
 from cube_kernels.precision import agree, wide
 from cube_kernels.regions import block_shape, find_region, steps_to_reach
-from cube_kernels.rule import Rule
+from cube_kernels.update_rule import Rule
+from cube_kernels.value import check_choice, check_positive, check_range
 
 
 def _scale(embedding: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from cube_kernels.lattice import Lattice, Offset
-from cube_kernels.options import check_choice
-from cube_kernels.tracing import constant
+from cube_kernels.tables import constant
+from cube_kernels.value import check_choice
 
 Taps = dict[Offset, float]
 

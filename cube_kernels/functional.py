@@ -10,8 +10,8 @@ from torch import Tensor
 from cube_kernels.call import distributed, operators, whole
 from cube_kernels.call.options import Options, Rollout
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule, RuleParameters
 from cube_kernels.torch_internals import tracing
+from cube_kernels.update_rule import Rule, RuleParameters
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -14,7 +14,7 @@ from cube_kernels.backends.contract import BackendError
 from cube_kernels.call import door
 from cube_kernels.call.dispatch import BACKENDS, choose
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule
+from cube_kernels.update_rule import Rule
 
 
 def installed(distribution: str) -> str:

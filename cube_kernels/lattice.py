@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cube_kernels.options import Value, check_choice, check_integer, check_positive, check_range, check_tuple
+from cube_kernels.value import Value, check_choice, check_integer, check_positive, check_range, check_tuple
 
 Offset = tuple[int, int, int]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor, nn
 
@@ -10,8 +12,8 @@ from cube_kernels.call.dispatch import BACKENDS
 from cube_kernels.call.options import Rollout
 from cube_kernels.functional import rollout
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice, check_positive
-from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.update_rule import Rule, RuleParameters
+from cube_kernels.value import check_choice, check_positive
 
 
 class CubeLayer(nn.Module):
@@ -91,6 +93,54 @@ class CubeLayer(nn.Module):
             self.head_bias,
             self.log_time_constant,
         )
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        drive: Tensor | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        write_mask: Tensor | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        drive: Tensor | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        write_mask: Tensor | None = None,
+        *,
+        trajectory_every: int,
+        tolerance: float | None = None,
+    ) -> Rollout: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        drive: Tensor | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        write_mask: Tensor | None = None,
+        *,
+        tolerance: float,
+        trajectory_every: None = None,
+    ) -> Rollout: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        drive: Tensor | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        write_mask: Tensor | None = None,
+        trajectory_every: int | None = None,
+        tolerance: float | None = None,
+    ) -> Tensor | Rollout: ...
 
     def forward(
         self,

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from cube_kernels.functional import rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
-from cube_kernels.options import check_positive
 from cube_kernels.precision import agree, wide
-from cube_kernels.rule import Rule
+from cube_kernels.update_rule import Rule
+from cube_kernels.value import check_positive
 
 
 def _check_text(owner: str, name: str, text: Tensor, width: int, mask: Tensor, parameter: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from cube_kernels.tracing import transforming
+from cube_kernels.torch_internals import transforming
 
 
 def recomputed(function: Callable[..., Any], *arguments: Any) -> Any:

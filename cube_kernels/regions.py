@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice
+from cube_kernels.value import check_choice
 
 Region = tuple[slice, slice, slice]
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from cube_kernels.lattice import Lattice
 from cube_kernels.layer import CubeLayer
-from cube_kernels.options import check_choice, check_range
-from cube_kernels.rule import Alive, Rule
+from cube_kernels.update_rule import Alive, Rule
+from cube_kernels.value import check_choice, check_range
 
 Shape = tuple[int, int, int]
 

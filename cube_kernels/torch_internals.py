@@ -42,6 +42,11 @@ def forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def transforming() -> bool:
+    """Whether an operation may do something else than compute."""
+    return tracing() or transformed() or forward_mode()
+
+
 autocasting = torch._C._is_any_autocast_enabled
 """Whether autocast is on for any device: a quick look before the slow one."""
 

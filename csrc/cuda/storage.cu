@@ -1,5 +1,5 @@
 // The kernels of one storage: CUBE_STORAGE_TYPE holds the numbers, CUBE_STORAGE is its name.
-#include "perception.h"
+#include "batch_perception.h"
 #include "rollout.h"
 #include "weights.h"
 

@@ -1,5 +1,5 @@
 // Compiled once for each instruction set, with its flags, CUBE_TARGET and CUBE_VECTOR_BYTES.
-#include "perception.h"
+#include "batch_perception.h"
 #include "rollout.h"
 #include "targets.h"
 

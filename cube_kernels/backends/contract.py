@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule
+from cube_kernels.update_rule import Rule
 
 
 class BackendError(RuntimeError):

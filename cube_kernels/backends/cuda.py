@@ -11,7 +11,7 @@ nor copies, so it may be captured in a CUDA graph, once an earlier call has brou
 from __future__ import annotations
 
 import importlib
-from functools import cache, lru_cache
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton, bind
+from cube_kernels.backends.compiled import address, addresses, lattice_plan, rule_plan, unknown_name
 from cube_kernels.backends.contract import Call, Gradients, Outputs, empty_gradients, empty_outputs
-from cube_kernels.backends.plans import address, addresses, lattice_plan, rule_plan, unknown_name
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule
-from cube_kernels.tracing import refuse_capture
+from cube_kernels.tables import kept_for_graphs, refuse_capture
+from cube_kernels.update_rule import Rule
 
 name = "cuda"
 
@@ -114,15 +114,12 @@ def _resident(plan: Any, device: torch.device) -> Resident:
     return Resident(plan, torch.frombuffer(bytearray(plan.tables()), dtype=torch.uint8).to(device, copy=True))
 
 
-# Never dropped: a captured graph goes on reading them.
-
-
-@cache
+@kept_for_graphs
 def _resident_rule(module: ModuleType, automaton: Automaton, device: torch.device) -> Resident:
     return _resident(rule_plan(module, automaton), device)
 
 
-@cache
+@kept_for_graphs
 def _resident_perception(module: ModuleType, lattice: Lattice, filters: int | None, device: torch.device) -> Resident:
     return _resident(lattice_plan(module, lattice, filters), device)
 

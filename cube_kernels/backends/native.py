@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton
+from cube_kernels.backends.compiled import address, addresses, lattice_plan, rule_plan, unknown_name
 from cube_kernels.backends.contract import Call, Gradients, Outputs, Schedule, empty_gradients, empty_outputs
-from cube_kernels.backends.plans import address, addresses, lattice_plan, rule_plan, unknown_name
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice
-from cube_kernels.rule import Rule
+from cube_kernels.update_rule import Rule
+from cube_kernels.value import check_choice
 
 name = "native"
 

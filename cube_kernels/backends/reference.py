@@ -18,8 +18,8 @@ from cube_kernels.backends.contract import Call, Outputs
 from cube_kernels.lattice import OUTSIDE, Lattice, Offset
 from cube_kernels.philox import fires
 from cube_kernels.recompute import recomputed
-from cube_kernels.rule import ALIVE_WHEN, Alive, Rule
-from cube_kernels.tracing import constant
+from cube_kernels.tables import constant
+from cube_kernels.update_rule import ALIVE_WHEN, Alive, Rule
 
 name = "reference"
 

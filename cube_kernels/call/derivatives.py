@@ -22,9 +22,9 @@ from cube_kernels.backends.contract import Call, Kernels, Outputs, Schedule
 from cube_kernels.call import door
 from cube_kernels.call.dispatch import KERNELS
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice
-from cube_kernels.rule import Rule
 from cube_kernels.torch_internals import applied, transformed
+from cube_kernels.update_rule import Rule
+from cube_kernels.value import check_choice
 
 read_lattice, read_rule = lru_cache(maxsize=256)(Lattice.from_key), lru_cache(maxsize=256)(Rule.from_key)
 

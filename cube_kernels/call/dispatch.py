@@ -13,8 +13,8 @@ import torch
 from cube_kernels.backends import cuda, native, reference, triton
 from cube_kernels.backends.contract import Backend, BackendError, Kernels
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_choice
-from cube_kernels.rule import Rule
+from cube_kernels.update_rule import Rule
+from cube_kernels.value import check_choice
 
 KERNELS: dict[str, Kernels] = {native.name: native, cuda.name: cuda, triton.name: triton}
 

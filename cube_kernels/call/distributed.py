@@ -12,7 +12,7 @@ from torch import Size, Tensor
 from cube_kernels.call import whole
 from cube_kernels.call.options import Options, Reached
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule, RuleParameters
+from cube_kernels.update_rule import Rule, RuleParameters
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor

@@ -18,10 +18,10 @@ from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends import native
 from cube_kernels.backends.contract import BackendError, Call, Kernels, Schedule
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_positive
 from cube_kernels.philox import SEED_LIMIT
-from cube_kernels.rule import Rule, RuleParameters
 from cube_kernels.torch_internals import SPECIAL, dispatch_keys, is_zero_tensor
+from cube_kernels.update_rule import Rule, RuleParameters
+from cube_kernels.value import check_positive
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

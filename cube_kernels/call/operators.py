@@ -43,8 +43,8 @@ from cube_kernels.call.derivatives import (
 )
 from cube_kernels.call.options import Options, Reached
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule, RuleParameters
 from cube_kernels.torch_internals import SingleLevelFunction, below_autograd, forward_mode, on_its_own_level
+from cube_kernels.update_rule import Rule, RuleParameters
 
 _SCHEMA_TYPES = {
     Tensor: "Tensor", int: "SymInt", float: "float", str: "str",

@@ -10,9 +10,9 @@ import torch
 from torch import SymInt, Tensor
 
 from cube_kernels.backends.contract import Schedule
-from cube_kernels.options import check_positive, check_range
 from cube_kernels.philox import SEED_LIMIT
-from cube_kernels.rule import Rule
+from cube_kernels.update_rule import Rule
+from cube_kernels.value import check_positive, check_range
 
 
 class Options(NamedTuple):

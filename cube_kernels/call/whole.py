@@ -13,8 +13,8 @@ from cube_kernels.call.derivatives import PERCEIVE, ROLLOUT, PerceptionJob, Roll
 from cube_kernels.call.dispatch import KERNELS, choose
 from cube_kernels.call.options import Options, Reached
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule, RuleParameters
 from cube_kernels.torch_internals import autocasting, forward_mode
+from cube_kernels.update_rule import Rule, RuleParameters
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None, backend: str) -> Tensor:

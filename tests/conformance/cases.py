@@ -16,7 +16,7 @@ from torch import Tensor
 from cube_kernels import Alive, Lattice, Rollout, Rule, RuleParameters, bind, rollout
 from cube_kernels.backends import reference
 from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
-from cube_kernels.rule import ACTIVATIONS, ALIVE_WHEN, PERCEPTIONS, SQUASHES, UPDATES
+from cube_kernels.update_rule import ACTIVATIONS, ALIVE_WHEN, PERCEPTIONS, SQUASHES, UPDATES
 
 STEPS = 4
 

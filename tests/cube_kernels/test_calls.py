@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters, bind, info, perceive, rollout
+from cube_kernels import BackendError, CubeLayer, Lattice, Rule, RuleParameters, bind, info, perceive, rollout, tables
 from cube_kernels.backends import native, reference
 from cube_kernels.call.dispatch import choose
-from cube_kernels.tracing import constant
+from cube_kernels.tables import constant, kept_for_graphs
 from tests.conformance.cases import Case, draw_inputs, run
 from tests.conftest import native_isas
 
@@ -104,6 +104,21 @@ def test_tables_are_not_brought_to_a_gpu_while_a_graph_is_captured(monkeypatch):
     assert table(3, device=torch.device("cpu")).tolist() == [0, 1, 2]
     with pytest.raises(RuntimeError, match="a CUDA graph is being captured, and a lattice's tables are not on the GPU"):
         table(3, device=torch.device("cuda", 0))
+
+
+def test_tables_that_a_captured_graph_reads_are_never_dropped(monkeypatch):
+    """Others make room for newer ones."""
+    made, capturing = [], False
+    monkeypatch.setattr(tables, "capturing", lambda: capturing)
+    table = kept_for_graphs(lambda number: made.append(number) or object())
+    first, second = table(1), table(2)
+    capturing = True
+    assert table(1) is first
+    capturing = False
+    for number in range(3, 3 + tables.SIZE):
+        table(number)
+    assert table(1) is first
+    assert table(2) is not second
 
 
 def test_a_forced_backend_runs_or_says_why_not(monkeypatch):

@@ -6,22 +6,22 @@ import importlib.util
 import pytest
 import torch
 
-from cube_kernels import BackendError, CubeLayer, Lattice, Rule, lattice, perceive, rule
-from cube_kernels.call import dispatch
+from cube_kernels import BackendError, CubeLayer, Lattice, Rule, lattice, perceive, update_rule
 from cube_kernels.automaton import bind
-from cube_kernels.backends import cuda, native, plans, reference, triton
+from cube_kernels.backends import compiled, cuda, native, reference, triton
 from cube_kernels.backends.triton import plan as triton_plan
+from cube_kernels.call import dispatch
 
 CPU = torch.device("cpu")
 SMALL = Lattice((3, 4, 5), 2)
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
-# Of options in rule.py; all but the perception may be added by a name of their own.
+# Of options in update_rule.py; all but the perception may be added by a name of their own.
 NAMES = {
-    "perception": rule.PERCEPTIONS,
-    "activation": rule.ACTIVATIONS,
-    "squash": rule.SQUASHES,
-    "update": tuple(rule.UPDATES),
+    "perception": update_rule.PERCEPTIONS,
+    "activation": update_rule.ACTIVATIONS,
+    "squash": update_rule.SQUASHES,
+    "update": tuple(update_rule.UPDATES),
 }
 TABLES = {"activation": "ACTIVATIONS", "squash": "SQUASHES", "update": "UPDATES"}
 
@@ -53,9 +53,9 @@ def added(monkeypatch):
     """A rule with a name that no backend knows."""
 
     def make(option):
-        table = getattr(rule, TABLES[option])
+        table = getattr(update_rule, TABLES[option])
         longer = {**table, "novel": "tanh"} if isinstance(table, dict) else (*table, "novel")
-        monkeypatch.setattr(rule, TABLES[option], longer)
+        monkeypatch.setattr(update_rule, TABLES[option], longer)
         return Rule(hidden=3, **{option: "novel"})
 
     return make
@@ -83,12 +83,12 @@ def test_triton_refuses_it_too(option, added):
 @pytest.mark.parametrize("module", modules())
 def test_compiled_modules_refuse_it_themselves(module, added):
     with pytest.raises(ValueError, match="Update is 'novel'; this build knows: residual, replace, gated, leaky"):
-        plans.rule_plan(module, bind(SMALL, added("update")))
+        compiled.rule_plan(module, bind(SMALL, added("update")))
 
 
 def test_what_is_computed_of_perception_is_told_by_name():
     module, _ = native.extension()
-    plan = plans.lattice_plan(module, SMALL, 1)
+    plan = compiled.lattice_plan(module, SMALL, 1)
     with pytest.raises(ValueError, match="is 'backward'; this build knows: forward, adjoint, bank_gradient"):
         plan.perception("backward", "auto", "float32", 0, 1, 1, 0, 0, 0, 0)
     with pytest.raises(ValueError, match="Storage is 'int8'; this build knows: float64"):

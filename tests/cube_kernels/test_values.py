@@ -26,8 +26,8 @@ from cube_kernels import (
     TokenReading,
     bind,
 )
-from cube_kernels.options import check_flag, check_integer, check_positive, check_range
 from cube_kernels.rules import heat
+from cube_kernels.value import check_flag, check_integer, check_positive, check_range
 
 ALIVE = Alive(1, threshold=0.25, when="after", dead_value=-1.0)
 VALUES = [

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cube_kernels import BackendError, CubeLayer, Lattice, Rule
-from cube_kernels.call import dispatch
 from cube_kernels.backends import native, reference
 from cube_kernels.backends import triton as backend
+from cube_kernels.call import dispatch
 from cube_kernels.info import report
 
 LATTICE, RULE, CPU = Lattice((3, 4, 5), 4), Rule(hidden=8), torch.device("cpu")

@@ -13,11 +13,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from cube_kernels.backends.compiled import unknown_name
 from cube_kernels.backends.contract import Call, Gradients, Outputs
-from cube_kernels.backends.plans import unknown_name
 from cube_kernels.backends.triton import plan
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import Rule
+from cube_kernels.update_rule import Rule
 
 name = "triton"
 

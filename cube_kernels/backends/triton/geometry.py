@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from cube_kernels.lattice import Lattice, Offset
-from cube_kernels.tracing import constant
+from cube_kernels.tables import constant
 
 
 def _normal(shift: int, size: int, boundary: str) -> int:

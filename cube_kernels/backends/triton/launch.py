@@ -15,7 +15,7 @@ import torch
 import triton
 
 from cube_kernels.backends.triton.plan import DOT_MINIMUM, Plan, power_of_two
-from cube_kernels.tracing import refuse_capture
+from cube_kernels.tables import refuse_capture
 
 TUNED = 4
 """At most so many configurations are timed: each takes seconds to compile."""

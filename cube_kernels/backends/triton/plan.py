@@ -9,7 +9,7 @@ from typing import Any
 
 from cube_kernels.automaton import Automaton
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import ALIVE_WHEN
+from cube_kernels.update_rule import ALIVE_WHEN
 
 names = {
     "boundary": ("walls", "periodic", "replicate", "reflecting", "absorbing"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
-from cube_kernels.rule import PERCEPTIONS
+from cube_kernels.update_rule import PERCEPTIONS
 from tests.conformance.cases import (
     SWITCHES,
     TOLERANCE,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from cube_kernels.filters import FILTERS
-from cube_kernels.options import Value, check_choice, check_flag, check_positive, check_range, check_tuple
+from cube_kernels.value import Value, check_choice, check_flag, check_positive, check_range, check_tuple
 
 PERCEPTIONS = ("depthwise", "gather")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")

@@ -12,7 +12,7 @@ from torch import Tensor
 from cube_kernels import philox
 from cube_kernels.automaton import Automaton
 from cube_kernels.lattice import Lattice
-from cube_kernels.rule import ALIVE_WHEN, Rule
+from cube_kernels.update_rule import ALIVE_WHEN, Rule
 
 
 @lru_cache(maxsize=256)

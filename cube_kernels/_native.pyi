@@ -1,0 +1,113 @@
+"""csrc/bind.cpp: plans from plain numbers, calls on addresses that :mod:`cube_kernels.call.door` has checked."""
+
+from collections.abc import Sequence
+from typing import Any
+
+compiler: str
+names: dict[str, list[str]]
+"""Of each option that takes a name, those the kernels know, in the order of their numbers."""
+storages: list[str]
+
+def supported_isas() -> list[str]: ...
+def use_openmp(parallel: int) -> None: ...
+
+class TensorReader:
+    def __init__(self, kinds: Sequence[type]) -> None: ...
+    def look(self, tensors: tuple[Any, ...], shapes: tuple[Any, ...]) -> int: ...
+
+class Schedule:
+    def __init__(
+        self,
+        storage: str,
+        batch: int,
+        shared_drive: bool,
+        shared_write_mask: bool,
+        steps: int,
+        checkpoint_every: int,
+        seed: int,
+        trajectory_every: int,
+        tolerance: float,
+        threads: int,
+        patience: int,
+    ) -> None: ...
+
+class Plan:
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int],
+        channels: int,
+        offsets: Sequence[Sequence[int]],
+        axis_targets: Sequence[Sequence[int]],
+        perception: str,
+        filters: int,
+    ) -> None: ...
+    def set_rule(
+        self,
+        *,
+        own_state: bool,
+        drive: int,
+        inputs: int,
+        hidden: int,
+        activation: str,
+        squash: str,
+        update: str,
+        step_size: float,
+    ) -> None: ...
+    def set_fire(self, *, threshold: int, scale: float) -> None: ...
+    def set_clamp(self, low: float, high: float) -> None: ...
+    def set_retention(self, axes: Sequence[Sequence[float]]) -> None: ...
+    def set_immutable(self, channels: Sequence[int]) -> None: ...
+    def set_alive(
+        self,
+        *,
+        channel: int,
+        threshold: float,
+        before: bool,
+        after: bool,
+        dead_value: float,
+        offsets: Sequence[Sequence[int]],
+    ) -> None: ...
+    def isa(self, isa: str, item_size: int) -> str: ...
+    def forward(
+        self,
+        isa: str,
+        schedule: Schedule,
+        weights: Sequence[int],
+        state: int,
+        drive: int,
+        write_mask: int,
+        result: int,
+        checkpoints: int,
+        trajectory: int,
+        taken: int,
+    ) -> None: ...
+    def backward(
+        self,
+        isa: str,
+        schedule: Schedule,
+        weights: Sequence[int],
+        state: int,
+        drive: int,
+        write_mask: int,
+        checkpoints: int,
+        taken: int,
+        result_gradient: int,
+        trajectory_gradient: int,
+        state_gradient: int,
+        drive_gradient: int,
+        gradients: Sequence[int],
+    ) -> None: ...
+    def perception(
+        self,
+        which: str,
+        isa: str,
+        storage: str,
+        batch: int,
+        threads: int,
+        patience: int,
+        bank: int,
+        state: int,
+        percepts: int,
+        result: int,
+    ) -> None: ...
