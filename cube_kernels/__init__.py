@@ -4,8 +4,9 @@ from torch.serialization import add_safe_globals
 
 from cube_kernels.automaton import Automaton, bind
 from cube_kernels.backends.contract import BackendError
+from cube_kernels.call.dispatch import register_backend
 from cube_kernels.call.options import Rollout
-from cube_kernels.cells import GMLPCell, GRUCell
+from cube_kernels.cells import Cell, GMLPCell, GRUCell
 from cube_kernels.embedding import EmbeddingCube
 from cube_kernels.filters import fixed_filters
 from cube_kernels.functional import perceive, rollout
@@ -18,6 +19,7 @@ __all__ = [
     "Alive",
     "Automaton",
     "BackendError",
+    "Cell",
     "CubeLayer",
     "EmbeddingCube",
     "GMLPCell",
@@ -32,6 +34,7 @@ __all__ = [
     "bind",
     "fixed_filters",
     "perceive",
+    "register_backend",
     "rollout",
 ]
 

@@ -21,18 +21,40 @@ from cube_kernels.recompute import recomputed
 from cube_kernels.value import check_choice, check_flag, check_positive
 
 
-class _Cell(nn.Module):
-    """Steps of a composed cell, ``[B, D, H, W, C] → [B, D, H, W, C]``. A subclass writes :meth:`step`."""
+class Cell(nn.Module):
+    """A cell of one's own, ``[B, D, H, W, C] → [B, D, H, W, C]``: a subclass writes :meth:`step` in plain PyTorch, and
+    sees its neighborhood by :meth:`perceive`, or in any other way.
 
-    def __init__(self, lattice: Lattice, checkpoint: bool, backend: str) -> None:
+    ::
+
+        class Diffusion(Cell):
+            def step(self, x):
+                return x + 0.1 * self.perceive(x, fixed_filters(("laplacian",), self.lattice))
+
+        Diffusion(Lattice((1, 64, 64), 3))(x, steps=100)
+
+    Args:
+        lattice: size, channels, neighborhood and boundary.
+        checkpoint: whether the backward pass keeps the states before each step alone and computes the rest again.
+        backend: of the perception; see :func:`cube_kernels.rollout`.
+
+    Raises:
+        ValueError, TypeError: an unknown backend; a checkpoint that is no flag.
+    """
+
+    def __init__(self, lattice: Lattice, checkpoint: bool = True, backend: str = "auto") -> None:
         super().__init__()
         check_choice(type(self).__name__, "backend", backend, ["auto", *BACKENDS])
         self.checkpoint = check_flag(type(self).__name__, "checkpoint", checkpoint)
         self.lattice, self.backend = lattice, backend
 
     def step(self, x: Tensor) -> Tensor:
-        """One step, but for what the absorbing boundary takes."""
-        raise NotImplementedError
+        """One step, ``[B, D, H, W, C]`` to the same, but for what the absorbing boundary takes."""
+        raise NotImplementedError(f"{type(self).__name__}: a Cell writes its step(x)")
+
+    def perceive(self, x: Tensor, filters: Tensor | None = None) -> Tensor:
+        """:func:`cube_kernels.perceive` on this cell's lattice and backend."""
+        return perceive(x, self.lattice, filters, backend=self.backend)
 
     def _advance(self, x: Tensor) -> Tensor:
         x = self.step(x)
@@ -51,10 +73,10 @@ class _Cell(nn.Module):
         Raises:
             ValueError, TypeError: a shape, dtype or number of steps that does not fit.
         """
-        owner, parameter = type(self).__name__, next(self.parameters())
+        owner, parameter = type(self).__name__, next(self.parameters(), None)
         steps = check_positive(owner, "steps", steps, least=0)
         check_state(x, self.lattice, owner)
-        if not agree(x, parameter):
+        if parameter is not None and not agree(x, parameter):
             raise TypeError(f"{owner}: x is {x.dtype}, but the parameters are {parameter.dtype}; they must agree")
         for _ in range(steps):
             x = recomputed(self._advance, x) if self.checkpoint else self._advance(x)
@@ -64,7 +86,7 @@ class _Cell(nn.Module):
         return f"{self.lattice}, checkpoint={self.checkpoint}, backend={self.backend!r}"
 
 
-class GMLPCell(_Cell):
+class GMLPCell(Cell):
     """A gMLP block whose spatial gate sees the neighborhood (Liu, Dai, So and Le: "Pay Attention to MLPs", NeurIPS
     2021), as the step of a cell::
 
@@ -108,7 +130,7 @@ class GMLPCell(_Cell):
         return x + self.project_out(u * v)
 
 
-class GRUCell(_Cell):
+class GRUCell(Cell):
     """A gated recurrent unit (Cho et al., EMNLP 2014) at every cell, whose input is what its neighborhood shows, in
     the spirit of convolutional GRUs (Ballas, Yao, Pal and Courville, ICLR 2016)::
 
@@ -139,5 +161,5 @@ class GRUCell(_Cell):
         nn.init.normal_(self.filters, std=len(lattice.offsets) ** -0.5)
 
     def step(self, x: Tensor) -> Tensor:
-        percepts = perceive(x, self.lattice, self.filters, backend=self.backend)
+        percepts = self.perceive(x, self.filters)
         return self.unit(percepts.flatten(0, 3), x.flatten(0, 3)).view(x.shape)

@@ -22,6 +22,14 @@ def test_a_growing_3d_automaton_learns_its_shape(monkeypatch, capsys):
     assert losses[-1] < losses[0], printed
 
 
+def test_a_cell_of_ones_own_grows_beyond_its_seed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["own_cell.py", "--size", "32", "--steps", "1000"])
+    runpy.run_path(str(EXAMPLES / "own_cell.py"), run_name="__main__")
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 32
+    assert sum(character not in " ." for row in rows for character in row) > 3 * 8 * 8
+
+
 @pytest.fixture
 def example(monkeypatch):
     """Loads an example as a module; its neighbors can be imported, as they can when it is run."""

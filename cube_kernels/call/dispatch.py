@@ -21,10 +21,28 @@ KERNELS: dict[str, Kernels] = {native.name: native, cuda.name: cuda, triton.name
 BACKENDS: dict[str, Backend] = {**KERNELS, reference.name: reference}
 """Every backend by name, in the order in which the automatic choice tries them."""
 
+OWN = tuple(BACKENDS.values())
+
 ON_CPU: tuple[Backend, ...] = (native, reference)
 """The same for CPU tensors: there a backend for GPUs runs in an interpreter or a simulator, for those who ask."""
 
 BACKEND_VARIABLE = "CUBE_KERNELS_BACKEND"
+
+
+def register_backend(kernels: Kernels) -> None:
+    """Makes a backend of one's own known, for calls that name it. The automatic choice stays among those that ship.
+
+    Args:
+        kernels: a module or an object as :class:`cube_kernels.backends.contract.Kernels` says.
+
+    Raises:
+        ValueError: its name is taken.
+    """
+    if kernels.name in BACKENDS or kernels.name == "auto":
+        raise ValueError(
+            f"register_backend: the name {kernels.name!r} is taken; taken: 'auto', {', '.join(map(repr, BACKENDS))}"
+        )
+    KERNELS[kernels.name] = BACKENDS[kernels.name] = kernels
 
 
 def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype, device: torch.device) -> Backend:
@@ -39,7 +57,7 @@ def choose(backend: str, lattice: Lattice, rule: Rule | None, dtype: torch.dtype
     if backend == "auto":
         backend, source = os.environ.get(BACKEND_VARIABLE, "auto"), BACKEND_VARIABLE
     if backend == "auto":
-        candidates = ON_CPU if device.type == "cpu" else BACKENDS.values()
+        candidates = ON_CPU if device.type == "cpu" else OWN
         for candidate in candidates:  # the last runs everything
             if candidate.why_not(lattice, rule, dtype, device) is None:
                 return candidate

@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
 
 from cube_kernels import Lattice
-from cube_kernels.cells import GMLPCell, GRUCell
+from cube_kernels.cells import Cell, GMLPCell, GRUCell
 
 BACKENDS = ["native", "reference"]
 BOUNDARIES = ["walls", "periodic", "replicate", "reflecting", "absorbing"]
@@ -317,3 +317,23 @@ def test_forward_derivatives_go_through_checkpoints(build):
     torch.testing.assert_close(along, (cell(x + 1e-6 * t, 2) - cell(x - 1e-6 * t, 2)) / 2e-6, rtol=1e-6, atol=1e-6)
     jacobian = torch.autograd.functional.jacobian(lambda x: cell(x, 2), x)
     torch.testing.assert_close(jacfwd(lambda x: cell(x, 2))(x), jacobian)
+
+
+class Blur(Cell):
+    """The mean of what a cell sees and itself; without parameters."""
+
+    def step(self, x):
+        return torch.stack([x, *self.perceive(x).unflatten(-1, (-1, x.shape[-1])).unbind(-2)]).mean(0)
+
+
+def test_a_cell_of_ones_own_steps_and_is_differentiated():
+    lattice = Lattice((1, 1, 3), 1, "line", boundary="periodic")
+    x = torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64).view(1, 1, 1, 3, 1).requires_grad_()
+    y = Blur(lattice)(x, steps=2)
+    torch.testing.assert_close(y, torch.ones_like(x))
+    assert gradcheck(lambda x: Blur(lattice)(x, steps=2), x)
+
+
+def test_a_cell_without_a_step_says_so():
+    with pytest.raises(NotImplementedError, match=r"Cell: a Cell writes its step\(x\)"):
+        Cell(Lattice((1, 1, 3), 1, "line"))(torch.zeros(1, 1, 1, 3, 1))
