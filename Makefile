@@ -14,8 +14,7 @@ demo: ## train a reader on the bundled pairs, taught by the embedded teacher, pr
 
 test: ## the test suite
 	tools/install.sh $(VENV) cube3d,test
-	$(PYTHON) -m pytest
-	TRITON_INTERPRET=1 $(PYTHON) -m pytest tests/triton/interpreted
+	$(PYTHON) -m pytest -n auto --dist loadfile
 
 lint: ## style and types; changes nothing
 	tools/install.sh $(VENV) cube3d,test,lint

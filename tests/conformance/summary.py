@@ -8,21 +8,23 @@ from collections import Counter, defaultdict
 import pytest
 
 OUTCOMES = ("passed", "failed", "error", "skipped")
-COMPARED = pytest.StashKey[dict[str, tuple[str, str]]]()
+PROPERTY = "conformance"
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    marked = {item.nodeid: item.get_closest_marker("conformance") for item in items}
-    config.stash[COMPARED] = {name: (marker.args[0], marker.args[1]) for name, marker in marked.items() if marker}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = item.get_closest_marker("conformance")
+        if marker:  # a property of the test travels with its report, from other processes, too
+            item.user_properties.append((PROPERTY, tuple(marker.args)))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    compared, rows = config.stash.get(COMPARED, {}), defaultdict[tuple[str, str], Counter[str]](Counter)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = defaultdict[tuple[str, str], Counter[str]](Counter)
     for outcome in OUTCOMES:
         for report in terminalreporter.stats.get(outcome, []):
-            if report.nodeid in compared:
-                rows[compared[report.nodeid]][outcome] += 1
+            for backend, how in (value for name, value in report.user_properties if name == PROPERTY):
+                rows[backend, how][outcome] += 1
     if not rows:
         return
     terminalreporter.section("forward and every gradient against the reference in float64")
