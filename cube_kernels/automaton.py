@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,9 +62,9 @@ class Automaton:
         rate = (channels,) if rule.update == "leaky" else None
         drive = (-1, *lattice.shape, rule.drive) if rule.drive else None
         state, write_mask = (-1, *lattice.state_shape), (-1, *lattice.shape)
-        self.given_shapes = (state, *given, drive, write_mask)
+        self.given_shapes: tuple[Any, ...] = (state, *given, drive, write_mask)
         """Of states, parameters, drive and write mask; None for those that there are not, -1 for the batch."""
-        self.call_shapes = (state, bank, *given[1:5], rate, drive, write_mask)
+        self.call_shapes: tuple[Any, ...] = (state, bank, *given[1:5], rate, drive, write_mask)
         """The same with :class:`StepWeights` in the parameters' place."""
 
     def step_weights(self, parameters: RuleParameters, like: Tensor) -> StepWeights:

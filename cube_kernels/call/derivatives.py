@@ -171,14 +171,22 @@ def _trace_rollout(job: RolloutJob, *tensors: Any) -> Tensors:
 # the tensors of the rollout.
 
 
+@lru_cache(maxsize=256)
+def _backward_shapes(automaton: Automaton, schedule: Schedule, given: tuple[bool, ...]) -> tuple[Any, ...]:
+    """Of the tensors as :func:`_look_at_backward` orders them."""
+    state, *others = automaton.call_shapes
+    kept = state, (schedule.kept, *state), (schedule.checkpoints, *state)
+    return state, *(shape if there else None for shape, there in zip(kept, given, strict=True)), *others
+
+
 def _look_at_backward(job: RolloutJob, tensors: Tensors) -> int:
     """A saved tensor may come back as another: hooks change them."""
-    kept, inputs = tensors[:4], tensors[4:]
-    kinds = door.look(inputs, job.automaton.call_shapes), door.survey(kept)
-    if door.Kind.ODD in kinds:
-        return door.Kind.ODD
-    door.check_kept(job.schedule, inputs[0], kept, ROLLOUT_BACKWARD.name)
-    return max(kinds)
+    state_gradient, trajectory_gradient, taken, checkpoints, x, *others = tensors
+    if taken is not None:
+        return door.Kind.ODD  # of another dtype, which a look does not know
+    given = state_gradient is not None, trajectory_gradient is not None, job.schedule.checkpoints > 0
+    shapes = _backward_shapes(job.automaton, job.schedule, given)
+    return door.look((x, state_gradient, trajectory_gradient, checkpoints, *others), shapes)
 
 
 def _check_backward(job: RolloutJob, tensors: Tensors) -> None:
