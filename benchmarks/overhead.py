@@ -1,12 +1,16 @@
 """What a call costs beyond its kernel, in microseconds: ``python -m benchmarks.overhead``.
 
-On a lattice so small that the kernel takes next to nothing. Each row is the least of many repeats, one thread.
+On a lattice so small that the kernel takes next to nothing. Each row is the least of many repeats, one thread, and says
+how many Python functions of ours the call enters, and of how many modules.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import timeit
 from collections.abc import Callable
+from types import FrameType
 
 import torch
 
@@ -74,7 +78,26 @@ def microseconds(call: Callable[[], object]) -> float:
     return min(timeit.repeat(call, number=100, repeat=200)) / 100 * 1e6
 
 
+def frames(call: Callable[[], object]) -> list[str]:
+    """The file of each Python function of ours that the call enters."""
+    entered: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and f"{os.sep}cube_kernels{os.sep}" in frame.f_code.co_filename:
+            entered.append(frame.f_code.co_filename)
+
+    call()  # what is kept from an earlier call does not count
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name, call in measured().items():
-        print(f"{name:<40}{microseconds(call):8.1f} µs")
+        entered = frames(call)
+        where = f"   {len(entered)} frames in {len(set(entered))} modules" if entered else ""
+        print(f"{name:<40}{microseconds(call):8.1f} µs{where}")

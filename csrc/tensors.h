@@ -39,8 +39,8 @@ enum class Look : int { odd, frozen, trained };
 
 class TensorReader {
  public:
-  // `kinds`: the classes whose tensors are known to be what they look like; the first is torch.Tensor. Reads none if its
-  // exchange API is of another version than this knows.
+  // `kinds`: the classes whose tensors are known to be what they look like; the first is torch.Tensor. Reads none if
+  // its exchange API is of another version than this knows.
   explicit TensorReader(std::vector<py::type> kinds) : kinds_(std::move(kinds)) {
     const py::object found = py::getattr(kinds_.at(0), "__dlpack_c_exchange_api__", py::none());
     if (!PyCapsule_IsValid(found.ptr(), "dlpack_exchange_api")) return;
@@ -48,9 +48,9 @@ class TensorReader {
     if (api->major_version == 1) api_ = api;
   }
 
-  // Whether all are dense, contiguous, in memory of their own, of the dtype and on the device of the first, and of these
-  // shapes; the last, a mask, is of bytes that are 0 or 1. None is where the shape is None, and where there is no mask.
-  // A size of -1 is the batch, or 1 but in the first.
+  // Whether all are dense, contiguous, in memory of their own, of the dtype and on the device of the first, and of
+  // these shapes; the last, a mask, is of bytes that are 0 or 1. None is where the shape is None, and where there is no
+  // mask. A size of -1 is the batch, or 1 but in the first.
   Look look(const py::tuple& tensors, const py::tuple& shapes) const {
     if (api_ == nullptr || tensors.size() != shapes.size()) return Look::odd;
     bool trained = false;
@@ -96,9 +96,7 @@ class TensorReader {
     return tensor.data != nullptr && tensor.byte_offset == 0 && !answers_true(object, is_neg_);
   }
 
-  static py::str interned(const char* name) {
-    return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name));
-  }
+  static py::str interned(const char* name) { return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name)); }
 
   static bool known_type(const DLTensor& tensor) {
     if (tensor.type_lanes != 1) return false;
@@ -117,9 +115,7 @@ class TensorReader {
     return true;
   }
 
-  static bool is_true(py::handle object, const py::str& attribute) {
-    return object.attr(attribute).ptr() == Py_True;
-  }
+  static bool is_true(py::handle object, const py::str& attribute) { return object.attr(attribute).ptr() == Py_True; }
 
   static bool answers_true(py::handle object, const py::str& method) {
     const py::object answer = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(object.ptr(), method.ptr()));

@@ -228,18 +228,6 @@ def _trace_backward(job: RolloutJob, *tensors: Any) -> Tensors:
 # Perception, its adjoint and its filter gradient: tensors as in the kernels' own.
 
 
-def _look_at_perception(name: str) -> Callable[..., int]:
-    def look(job: PerceptionJob, tensors: Tensors) -> int:
-        door.check_perception(name, job.lattice, *tensors)
-        return door.survey(tensors)
-
-    return look
-
-
-def _check_nothing(job: PerceptionJob, tensors: Tensors) -> None:
-    """Looking at them was checking them."""
-
-
 def _perceive(job: PerceptionJob, x: Tensor, filters: Tensor | None) -> Tensor:
     return job.kernels.perceive(x, job.lattice, filters)
 
@@ -291,8 +279,13 @@ def _by(name: str) -> Callable[..., Any]:
 
 
 def _perception(name: str, kernel: Callable[..., Tensor], gradients: Callable[..., Tensors]) -> Operation:
-    look = _look_at_perception(name)
-    return Operation(name, look, _check_nothing, kernel, kernel, _save_both, gradients, _by(name))
+    def look(job: PerceptionJob, tensors: Tensors) -> int:
+        return door.look_at_perception(name, job.lattice, *tensors)
+
+    def check(job: PerceptionJob, tensors: Tensors) -> None:
+        door.check_perception(name, job.lattice, *tensors)
+
+    return Operation(name, look, check, kernel, kernel, _save_both, gradients, _by(name))
 
 
 ROLLOUT = Operation(

@@ -201,6 +201,29 @@ def check_kept(schedule: Schedule, x: Tensor, tensors: tuple[Any, ...], owner: s
         check_device(taken, "taken", x, owner)
 
 
+def look_at_perception(operation: str, lattice: Lattice, first: Tensor, second: Tensor | None) -> int:
+    """:func:`look` at what :func:`check_perception` checks."""
+    if second is None:
+        vectors = None
+    elif operation == "filter_gradient":
+        vectors = second.shape[-1] // lattice.channels if second.dim() else 0
+    else:
+        vectors = second.shape[0] if second.dim() else 0
+    return look((first, second, None), _perception_shapes(operation, lattice, vectors))
+
+
+@lru_cache(maxsize=256)
+def _perception_shapes(operation: str, lattice: Lattice, vectors: int | None) -> tuple[Any, ...]:
+    state = (-1, *lattice.state_shape)
+    percepts = (-1, *lattice.shape, (len(lattice.neighbors) if vectors is None else vectors) * lattice.channels)
+    filters = None if vectors is None else (vectors, len(lattice.offsets), lattice.channels)
+    return {
+        "perceive_forward": (state, filters, None),
+        "perceive_adjoint": (percepts, filters, None),
+        "filter_gradient": (state, percepts, None),
+    }[operation]
+
+
 def check_perception(operation: str, lattice: Lattice, first: Tensor, second: Tensor | None) -> tuple[int, ...]:
     """Checks what one of the three operations of perception gets, and tells the shape of its result.
 

@@ -22,7 +22,8 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None, backend: str) 
     narrow = _autocast_dtype(x) if autocasting() else None
     if narrow is not None:
         x, filters = x.to(narrow), None if filters is None else filters.to(narrow)
-    door.check_perception("perceive", lattice, x, filters)
+    if not door.look_at_perception(PERCEIVE.name, lattice, x, filters):
+        door.check_perception("perceive", lattice, x, filters)
     chosen = choose(backend, lattice, None, x.dtype, x.device)
     if chosen is reference or forward_mode():
         return reference.perceive(x, lattice, filters)
