@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cube_kernels.torch_internals import forward_mode, tracing, transformed
+from cube_kernels.torch_internals import tracing, transformed
 
 
 def transforming() -> bool:
     """Whether an operation may do something else than compute."""
-    return tracing() or transformed() or forward_mode()
+    return tracing() or transformed()
 
 
 def refuse_capture(what: str) -> None:
