@@ -32,7 +32,10 @@ REFUSALS = {
         "x has the placement .*; valid: Replicate",
         "the samples are whole or in shards; a lattice stays whole",
     ),
-    EACH_GRAPH: ("recompile_limit", "right, but a graph of so many steps for each number of them, up to torch's limit"),
+    EACH_GRAPH: (
+        "Recompiling function",
+        "right, but a graph is of so many steps: another number of them is compiled anew",
+    ),
     NO_BATCHES: ("Batching rule not implemented for aten::unsafe_split", "torch has no such rule for its own cell"),
 }
 """Of each mark that is one: what the exception says, and what the page does."""
@@ -117,9 +120,9 @@ def page() -> str:
     lines = [
         "# Under torch's transforms",
         "",
-        "What each public callable gives under each transform, with a backend of kernels. `python -m "
-        "tests.cube_kernels.transforms` writes this page; each cell is a test of `tests/cube_kernels/test_transforms.py`, "
-        "on the native backend and on the reference.",
+        "What each public callable gives under each transform, with a backend of kernels. Each cell is a test of "
+        "`tests/cube_kernels/test_transforms.py`, on the native backend and on the reference; `python -m "
+        "tests.cube_kernels.transforms` writes this page.",
         "",
         "- **yes**: the right value, computed by the kernels.",
         "- **reference**: the right value, computed by the reference in plain PyTorch; slower, and exact.",
@@ -129,8 +132,7 @@ def page() -> str:
     lines += [
         "",
         'A *no* is an exception that says so, never a wrong number. With `backend="reference"` every cell is *yes*, '
-        f"but those marked *{PLACEMENT}*, *{NO_BATCHES}* and every number of steps that a compiler meets, which is *"
-        f"{EACH_GRAPH}*.",
+        f"but those marked *{PLACEMENT}* and *{NO_BATCHES}*, and compilers make *{EACH_GRAPH}* number of steps.",
         "",
         "| | " + " | ".join(f"`{name}`" for name in CALLABLES) + " |",
         "|---|" + "---|" * len(CALLABLES),
