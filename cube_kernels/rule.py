@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -170,11 +169,9 @@ class Rule(Value):
         self._seal()
 
     @classmethod
-    def from_key(cls, key: str) -> Rule:
-        fields = json.loads(key)
-        if fields["alive"] is not None:
-            fields["alive"] = Alive(**fields["alive"])
-        return cls(**fields)
+    def _read(cls, named: dict[str, Any]) -> dict[str, Any]:
+        alive = named["alive"]
+        return named | {"alive": None if alive is None else Alive(**alive)}
 
     def _as_tuple(self, name: str) -> None:
         value = getattr(self, name)
