@@ -310,6 +310,8 @@ class TokenLattice(nn.Module):
         # A stencil of fixed filters alone has no parameters.
         _check_text("TokenLattice", "h", h, self.entering, mask, next(self.layer.parameters(), h))
         length, longest = mask.shape[1], self.lattice.shape[2]
+        if torch.jit.is_tracing():  # a number of such a trace is a tensor, and a lattice takes none: one length a trace
+            length = int(length)
         if torch.compiler.is_compiling():
             if length > longest:
                 # int: an export's own name for a length says nothing.

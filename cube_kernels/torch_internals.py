@@ -33,8 +33,9 @@ def tracing() -> bool:
 
 
 def transformed() -> bool:
-    """Whether a function transform (``torch.func``) or a dispatch mode, such as that of fake tensors, is active."""
-    return torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+    """Whether a function transform (``torch.func``), a dispatch mode, such as that of fake tensors, or a level of
+    ``torch.autograd.forward_ad`` is active."""
+    return torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0 or forward_mode()
 
 
 def forward_mode() -> bool:
@@ -44,7 +45,7 @@ def forward_mode() -> bool:
 
 def transforming() -> bool:
     """Whether an operation may do something else than compute."""
-    return tracing() or transformed() or forward_mode()
+    return tracing() or transformed()
 
 
 autocasting = torch._C._is_any_autocast_enabled

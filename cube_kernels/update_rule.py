@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -183,11 +182,9 @@ class Rule(Value):
         self._seal()
 
     @classmethod
-    def from_key(cls, key: str) -> Rule:
-        fields = json.loads(key)
-        if fields["alive"] is not None:
-            fields["alive"] = Alive(**fields["alive"])
-        return cls(**fields)
+    def _read(cls, named: dict[str, Any]) -> dict[str, Any]:
+        alive = named["alive"]
+        return named | {"alive": None if alive is None else Alive(**alive)}
 
     @property
     def heads(self) -> int:

@@ -92,8 +92,20 @@ class Value:
 
     @classmethod
     def from_key(cls, key: str) -> Self:
-        """The inverse of :attr:`key`."""
-        return cls(**json.loads(key))
+        """The inverse of :attr:`key`.
+
+        Raises:
+            ValueError: the text of nothing, or of something that cannot be.
+        """
+        try:
+            return cls(**cls._read(json.loads(key)))
+        except (KeyError, TypeError, ValueError) as wrong:
+            raise ValueError(f"{cls.__name__}: {key!r} is not the text of one: {wrong}") from wrong
+
+    @classmethod
+    def _read(cls, named: dict[str, Any]) -> dict[str, Any]:
+        """The fields, of what JSON makes of them."""
+        return named
 
     def __hash__(self) -> int:
         return self._hash

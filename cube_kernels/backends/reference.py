@@ -142,6 +142,10 @@ def rollout(call: Call) -> Outputs:
     """See :func:`cube_kernels.rollout`. Steps between two kept states are one checkpoint of
     ``torch.utils.checkpoint``."""
     automaton, schedule, x, weights, drive, write_mask = call
+    # A compiler's graph is one of so many steps.
+    steps, checkpoint_every, trajectory_every = map(
+        int, (schedule.steps, schedule.checkpoint_every, schedule.trajectory_every)
+    )
     trajectory = []
     running = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
     taken = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
@@ -149,7 +153,8 @@ def rollout(call: Call) -> Outputs:
     def segment(
         start: int, end: int, x: Tensor, running: Tensor, taken: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        *rest, drive = tensors
+        # Hooks on saved tensors may lay them out otherwise, and a checkpoint wants every step as it was.
+        x, *rest, drive = (None if t is None else t.contiguous() for t in (x, *tensors))  # type: ignore[assignment]
         for index in range(start, end):
             new = step(x, StepWeights(*rest), automaton, drive, write_mask, schedule.seed, index)
             taken = taken + running
@@ -163,14 +168,14 @@ def rollout(call: Call) -> Outputs:
             x = new
         return x, running, taken
 
-    ends = {schedule.steps, *range(0, schedule.steps, schedule.checkpoint_every)}
-    if schedule.trajectory_every:
-        ends.update(range(0, schedule.steps, schedule.trajectory_every))
+    ends = {steps, *range(0, steps, checkpoint_every)}
+    if trajectory_every:
+        ends.update(range(0, steps, trajectory_every))
     bounds = sorted(ends | {0})
     first = x
     for start, end in pairwise(bounds):
         x, running, taken = recomputed(segment, start, end, x, running, taken, *weights, drive)
-        if schedule.trajectory_every and end % schedule.trajectory_every == 0:
+        if trajectory_every and end % trajectory_every == 0:
             trajectory.append(x)
     kept = torch.stack(trajectory) if trajectory else x.new_empty((0, *x.shape))
-    return Outputs(x.clone() if x is first else x, kept if schedule.trajectory_every else None, taken, None)
+    return Outputs(x.clone() if x is first else x, kept if trajectory_every else None, taken, None)

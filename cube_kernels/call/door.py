@@ -7,6 +7,7 @@ which anyone may call, and what a saved-tensor hook gives back by what the backe
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -177,6 +178,8 @@ def check_schedule(schedule: Schedule, owner: str) -> None:
         check_positive(owner, name, getattr(schedule, name), least=int(getattr(least, name)))
     if schedule.seed >= SEED_LIMIT:
         raise ValueError(f"{owner}: seed is {schedule.seed}; it must be below 2^63")
+    if math.isnan(schedule.tolerance):
+        raise ValueError(f"{owner}: tolerance is {schedule.tolerance}; it takes a number")
 
 
 def check_kept(schedule: Schedule, x: Tensor, tensors: tuple[Any, ...], owner: str) -> None:

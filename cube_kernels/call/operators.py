@@ -233,8 +233,8 @@ def _autograd_kernel(operation: Operation, job: type[Any], count: int, different
         tensors, text = arguments[:count], arguments[count:]
         if forward_mode() and any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
             raise NotImplementedError(
-                f"cube_kernels: the operator {operation.name} carries no derivative forward; call "
-                "cube_kernels.rollout or cube_kernels.perceive"
+                f"cube_kernels: the operator {operation.name} carries no derivative forward; cube_kernels.rollout and "
+                "cube_kernels.perceive do, and their gradients do with backend='reference'"
             )
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
             with on_its_own_level():
