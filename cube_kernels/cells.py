@@ -6,11 +6,13 @@ the lattice's and the operator's, all else is plain PyTorch, differentiable any 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from cube_kernels.call.dispatch import BACKENDS
 from cube_kernels.call.door import check_state
@@ -18,6 +20,7 @@ from cube_kernels.functional import absorb, perceive
 from cube_kernels.lattice import Lattice
 from cube_kernels.precision import agree
 from cube_kernels.recompute import recomputed
+from cube_kernels.torch_internals import transforming
 from cube_kernels.value import check_choice, check_flag, check_positive
 
 
@@ -78,12 +81,32 @@ class Cell(nn.Module):
         check_state(x, self.lattice, owner)
         if parameter is not None and not agree(x, parameter):
             raise TypeError(f"{owner}: x is {x.dtype}, but the parameters are {parameter.dtype}; they must agree")
+        advance = _with_tensors_of_now(self) if self.checkpoint and not transforming() else self._advance
         for _ in range(steps):
-            x = recomputed(self._advance, x) if self.checkpoint else self._advance(x)
+            x = recomputed(advance, x) if self.checkpoint else advance(x)
         return x
 
     def extra_repr(self) -> str:
         return f"{self.lattice}, checkpoint={self.checkpoint}, backend={self.backend!r}"
+
+
+class _Advance(nn.Module):
+    """A cell's step as a module, which ``functional_call`` takes."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell._advance(x)
+
+
+def _with_tensors_of_now(cell: Cell) -> Callable[[Tensor], Tensor]:
+    """Its step with the parameters and buffers that it has now: within a ``functional_call`` they are others than when
+    the backward pass computes the step again."""
+    step = _Advance(cell)
+    tensors = {**dict(step.named_parameters()), **dict(step.named_buffers())}
+    return lambda x: functional_call(step, tensors, (x,))
 
 
 class GMLPCell(Cell):

@@ -41,7 +41,7 @@ from cube_kernels import (
 )
 from cube_kernels.backends import native
 from tests.conformance.cases import Case, draw_inputs, error
-from tests.cube_kernels.transforms import CALLABLES, CELLS, NOT_ASKED, PAGE, REFERENCE, REFUSALS, TABLE, YES, page
+from tests.cube_kernels.transforms import CALLABLES, NOT_ASKED, PAGE, REFERENCE, REFUSALS, TABLE, YES, page
 
 LATTICE = Lattice((1, 2, 3), 2, boundary="periodic")
 BACKENDS = ("native", "reference")
@@ -544,32 +544,11 @@ def check_reentrant_checkpoint(s: Subject) -> None:
 # A minute each, and half of that; what they prove is proved by others for one backend, or by another compiler.
 SLOW = {"inductor": BACKENDS, "aot_inductor": BACKENDS, "compile": ["reference"], "export_strict": ["reference"]}
 
-# To be removed when the cells' own checkpoints are mended.
-_FUNCTORCH = (
-    "grad",
-    "grad_in_parameters",
-    "gradients_of_each_sample",
-    "jacrev",
-    "grad_of_grad",
-    "hessian",
-    "jvp_of_vjp",
-)
-CHECKPOINTS = {
-    **dict.fromkeys(_FUNCTORCH, "functorch refuses the hooks of a checkpoint"),
-    "functional_call": "a checkpoint computes again by the module's own parameters: the gradients are wrong",
-    "export_strict": "strict export cannot run a checkpoint that is differentiated",
-}
-
 
 def cells():
     for (transform, row), name, backend in itertools.product(TABLE.items(), CALLABLES, BACKENDS):
         if row.mark(name, backend) != NOT_ASKED:
             marks = [pytest.mark.sweep] if backend in SLOW.get(transform, ()) else []
-            if name in CELLS and transform in CHECKPOINTS:
-                marks.append(pytest.mark.xfail(reason=CHECKPOINTS[transform], strict=False))
-            if (name, transform) == ("GMLPCell", "compile_any_steps"):
-                reason = "Dynamo fails at a checkpoint within an unknown number of steps"
-                marks.append(pytest.mark.xfail(reason=reason, strict=False))
             yield pytest.param(transform, name, backend, marks=marks, id=f"{transform}-{name}-{backend}")
 
 
