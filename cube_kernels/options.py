@@ -19,6 +19,11 @@ def check_choice(owner: str, name: str, value: Any, choices: Iterable[Any]) -> N
         raise ValueError(f"{owner}: {name} is {value!r}; valid: {', '.join(map(repr, choices))}")
 
 
+def check_kind(value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"cube_kernels: the {kind.__name__.lower()} is {value!r}; it takes a {kind.__name__}")
+
+
 def check_positive(owner: str, name: str, value: Any, *, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, SymInt)):
         raise TypeError(f"{owner}: {name} is {value!r}; it takes an integer")

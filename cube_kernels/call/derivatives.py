@@ -158,23 +158,28 @@ def _trace_rollout(job: RolloutJob, *tensors: Any) -> Tensors:
 # the tensors of the rollout.
 
 
-def _backward(job: RolloutJob, state_gradient: Any, trajectory_gradient: Any, *saved: Any) -> Tensors:
-    """The gradients of all tensors but the write mask. A saved tensor may come back as another: hooks change them."""
-    owner, schedule = "rollout_backward", job.schedule
-    taken, checkpoints, *tensors = saved
-    call = job.call(tuple(tensors))
+def check_backward(
+    job: RolloutJob, state_gradient: Any, trajectory_gradient: Any, taken: Any, checkpoints: Any, *tensors: Any
+) -> Call:
+    """Raises unless they fit each other. A saved tensor may come back as another: hooks change them."""
+    owner, call = "rollout_backward", job.call(tensors)
     door.check_call(call, owner)
-    taken = taken if schedule.tolerance >= 0 else None
-    checkpoints = checkpoints if schedule.checkpoints else None
     door.check_kept(call, checkpoints, taken, owner)
+    if state_gradient is not None:
+        door.check_like(state_gradient, "state_gradient", call.x.shape, call.x, owner)
+    if trajectory_gradient is not None:
+        shape = (job.schedule.kept, *call.x.shape)
+        door.check_like(trajectory_gradient, "trajectory_gradient", shape, call.x, owner)
+    return call
+
+
+def _backward(job: RolloutJob, state_gradient: Any, trajectory_gradient: Any, *saved: Any) -> Tensors:
+    """The gradients of all tensors but the write mask."""
+    call, schedule = check_backward(job, state_gradient, trajectory_gradient, *saved), job.schedule
+    taken = saved[0].clamp(0, schedule.steps) if schedule.tolerance >= 0 else None
+    checkpoints = saved[1] if schedule.checkpoints else None
     if state_gradient is None:
         state_gradient = torch.zeros_like(call.x)
-    door.check_like(state_gradient, "state_gradient", call.x.shape, call.x, owner)
-    if trajectory_gradient is not None:
-        shape = (schedule.kept, *call.x.shape)
-        door.check_like(trajectory_gradient, "trajectory_gradient", shape, call.x, owner)
-    if taken is not None:
-        taken = taken.clamp(0, schedule.steps)
     found = job.kernels.backward(call, checkpoints, taken, state_gradient, trajectory_gradient)
     return found.state, *found.weights, found.drive
 
@@ -200,6 +205,8 @@ def _trace_backward(job: RolloutJob, *tensors: Any) -> Tensors:
 
 
 def _perceive(job: PerceptionJob, x: Tensor, filters: Tensor | None) -> Tensor:
+    if filters is not None and not filters.shape[0]:  # to kernels, no filter is to gather
+        return x.new_zeros((*x.shape[:4], 0))
     return job.kernels.perceive(x, job.lattice, filters)
 
 
@@ -209,6 +216,8 @@ def _perceive_gradients(ctx: Any, gradient: Tensor) -> Tensors:
 
 
 def _adjoint(job: PerceptionJob, percepts: Tensor, filters: Tensor | None) -> Tensor:
+    if filters is not None and not filters.shape[0]:
+        return percepts.new_zeros((*percepts.shape[:4], job.lattice.channels))
     return job.kernels.perceive_adjoint(percepts, job.lattice, filters)
 
 
@@ -218,6 +227,8 @@ def _adjoint_gradients(ctx: Any, gradient: Tensor) -> Tensors:
 
 
 def _filter_gradient(job: PerceptionJob, x: Tensor, percepts: Tensor) -> Tensor:
+    if not percepts.shape[-1]:
+        return x.new_zeros((0, len(job.lattice.offsets), job.lattice.channels))
     return job.kernels.filter_gradient(x, job.lattice, percepts)
 
 

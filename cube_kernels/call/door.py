@@ -17,7 +17,7 @@ from torch import Size, Tensor
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends.contract import BackendError, Call, Kernels, Schedule
 from cube_kernels.lattice import Lattice
-from cube_kernels.options import check_positive
+from cube_kernels.options import check_kind, check_positive
 from cube_kernels.philox import SEED_LIMIT
 from cube_kernels.rule import Rule, RuleParameters
 from cube_kernels.torch_internals import SPECIAL, dispatch_keys, is_zero_tensor
@@ -77,10 +77,16 @@ def plain(tensor: Any) -> Any:
 
 def check_state(x: Tensor, lattice: Lattice, owner: str) -> None:
     """A state of this lattice: ``[B, D, H, W, C]`` in one of :data:`DTYPES`."""
+    check_tensor(x, "x", owner)
     if x.dim() != 5 or x.shape[1:] != lattice.state_shape:
         wanted = ", ".join(map(str, ("B", *lattice.state_shape)))
         raise ValueError(f"{owner}: x has shape {list(x.shape)}; this lattice takes [{wanted}]")
     check_dtype(x, "x", owner)
+
+
+def check_tensor(tensor: Any, name: str, owner: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{owner}: {name} is {tensor!r}; it takes a tensor")
 
 
 def check_dtype(tensor: Tensor, name: str, owner: str) -> None:
@@ -98,6 +104,7 @@ def check_like(tensor: Tensor, name: str, shape: tuple[int, ...], x: Tensor, own
 
 
 def check_shape(tensor: Tensor, name: str, shape: tuple[int, ...], owner: str) -> None:
+    check_tensor(tensor, name, owner)
     if tensor.shape != shape:
         raise ValueError(f"{owner}: {name} has shape {list(tensor.shape)}; expected {list(shape)}")
 
@@ -109,6 +116,7 @@ def check_device(tensor: Tensor, name: str, x: Tensor, owner: str) -> None:
 
 def check_filters(filters: Tensor, lattice: Lattice, x: Tensor, owner: str) -> None:
     """A bank ``[P, offsets, C]``, P being 0 or more."""
+    check_tensor(filters, "filters", owner)
     bank = filters.shape[0] if filters.dim() else 1
     check_like(filters, "filters", (bank, len(lattice.offsets), lattice.channels), x, owner)
 
@@ -118,7 +126,7 @@ def check_given(
 ) -> None:
     """Raises ValueError or TypeError unless the tensors fit the lattice, the rule and each other."""
     owner = "rollout"
-    if x.shape[1:] != automaton.lattice.state_shape or x.dtype not in DTYPES:
+    if type(x) is not Tensor or x.shape[1:] != automaton.lattice.state_shape or x.dtype not in DTYPES:
         check_state(x, automaton.lattice, owner)
     _check_tensors(RuleParameters._fields, parameters, automaton.expected, x, owner)
     if drive is not None or write_mask is not None or automaton.rule.drive:
@@ -140,7 +148,12 @@ def _check_tensors(
     for name, tensor, shape in zip(names, tensors, shapes, strict=True):
         if tensor is not None and shape is not None:
             # The comparisons of check_like, without a call for each: most calls are short.
-            if tensor.shape != shape or tensor.dtype is not dtype or tensor.device != device:
+            if (
+                not isinstance(tensor, Tensor)
+                or tensor.shape != shape
+                or tensor.dtype is not dtype
+                or tensor.device != device
+            ):
                 check_like(tensor, name, shape, x, owner)
         elif shape is not None:
             raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shape)}")
@@ -158,14 +171,13 @@ def check_schedule(schedule: Schedule, owner: str) -> None:
         raise ValueError(f"{owner}: tolerance is {schedule.tolerance}; it takes a number")
 
 
-def check_kept(call: Call, checkpoints: Tensor | None, taken: Tensor | None, owner: str) -> None:
+def check_kept(call: Call, checkpoints: Any, taken: Any, owner: str) -> None:
     """What the forward pass gave back for the backward pass."""
     schedule, x = call.schedule, call.x
-    if checkpoints is not None:
+    # An operator gives an empty tensor where there is nothing.
+    if schedule.checkpoints:
         check_like(checkpoints, "checkpoints", (schedule.checkpoints, *x.shape), x, owner)
-    elif schedule.checkpoints:
-        raise ValueError(f"{owner}: checkpoints is None; expected {[schedule.checkpoints, *x.shape]}")
-    if taken is not None:
+    if schedule.tolerance >= 0:
         check_shape(taken, "taken", (x.shape[0],), owner)
         if taken.dtype is not torch.int64:
             raise TypeError(f"{owner}: taken is {taken.dtype}; it takes torch.int64")
@@ -181,6 +193,7 @@ def check_perception(operation: str, lattice: Lattice, first: Tensor, second: Te
         first: states, or percepts for the adjoint.
         second: filters, or percepts for the filter gradient.
     """
+    check_kind(lattice, Lattice)
     channels = lattice.channels
     vectors = len(lattice.neighbors)
     if operation == "filter_gradient":
@@ -190,10 +203,12 @@ def check_perception(operation: str, lattice: Lattice, first: Tensor, second: Te
         vectors = second.shape[-1] // channels if second.dim() else 0
         check_like(second, "percepts", (first.shape[0], *lattice.shape, vectors * channels), first, operation)
         return vectors, len(lattice.offsets), channels
+    adjoint = operation == "perceive_adjoint"
+    check_tensor(first, "percepts" if adjoint else "x", operation)
     if second is not None:
         check_filters(second, lattice, first, operation)
         vectors = second.shape[0]
-    if operation == "perceive_adjoint":
+    if adjoint:
         batch = first.shape[0] if first.dim() else 0
         check_shape(first, "percepts", (batch, *lattice.shape, vectors * channels), operation)
         check_dtype(first, "percepts", operation)
@@ -216,8 +231,10 @@ def _check_cells(automaton: Automaton, x: Tensor, drive: Tensor | None, write_ma
         given = "no drive was given" if drive is None else "a drive was given"
         raise ValueError(f"{owner}: {given}, but the rule has {channels} drive channels")
     if drive is not None:
+        check_tensor(drive, "drive", owner)
         check_like(drive, "drive", _per_sample(drive, x, (*shape, channels)), x, owner)
     if write_mask is not None:
+        check_tensor(write_mask, "write_mask", owner)
         check_shape(write_mask, "write_mask", _per_sample(write_mask, x, shape), owner)
         if write_mask.dtype is not torch.bool:
             raise TypeError(

@@ -38,6 +38,7 @@ from cube_kernels.call.derivatives import (
     PerceptionJob,
     RolloutJob,
     Tensors,
+    check_backward,
     read_lattice,
     read_rule,
 )
@@ -177,7 +178,8 @@ def _backward_kernel(*arguments: Any) -> Tensors:
 
 
 def _backward_fake(*arguments: Any) -> Tensors:
-    _, tensors = _rollout_job(arguments[4:], ROLLOUT_BACKWARD.name)
+    job, tensors = _rollout_job(arguments[4:], ROLLOUT_BACKWARD.name)
+    check_backward(job, *arguments[:4], *tensors)
     return tuple(tensors[0].new_empty(0 if tensor is None else tensor.shape) for tensor in tensors[:-1])
 
 
@@ -196,7 +198,8 @@ def _perception_kernel(operation: Operation) -> Callable[..., Tensor]:
 def _perception_fake(operation: Operation) -> Callable[..., Tensor]:
     def fake(first: Tensor, second: Tensor | None, *text: str) -> Tensor:
         lattice = PerceptionJob.read(*text).lattice
-        return first.new_empty(door.check_perception(operation.name, lattice, first, second))
+        shape = door.check_perception(operation.name, lattice, first, second)
+        return first.new_empty(shape)
 
     return fake
 
