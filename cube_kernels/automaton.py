@@ -11,6 +11,7 @@ from torch import Tensor
 from cube_kernels.filters import filter_bank
 from cube_kernels.lattice import Lattice
 from cube_kernels.update_rule import Rule, RuleParameters
+from cube_kernels.value import check_kind
 
 
 class StepWeights(NamedTuple):
@@ -29,6 +30,8 @@ class Automaton:
     """What :func:`bind` returns; equal lattices and rules share one."""
 
     def __init__(self, lattice: Lattice, rule: Rule) -> None:
+        check_kind(lattice, Lattice)
+        check_kind(rule, Rule)
         self.lattice, self.rule = lattice, rule
         channels = lattice.channels
         filter_bank(rule.fixed_filters, lattice, device=torch.device("cpu"))  # raises where a tap is missing

@@ -62,6 +62,12 @@ def check_range(owner: str, name: str, value: Any, low: float, high: float) -> f
     return number
 
 
+def check_kind(value: Any, kind: type) -> None:
+    """A value of a class of the package."""
+    if not isinstance(value, kind):
+        raise TypeError(f"cube_kernels: the {kind.__name__.lower()} is {value!r}; it takes a {kind.__name__}")
+
+
 def check_tuple(owner: str, name: str, value: Any) -> tuple[Any, ...]:
     """A list is as good, but only a tuple can be hashed."""
     if isinstance(value, str) or not isinstance(value, Iterable):

@@ -229,6 +229,8 @@ def _trace_backward(job: RolloutJob, *tensors: Any) -> Tensors:
 
 
 def _perceive(job: PerceptionJob, x: Tensor, filters: Tensor | None) -> Tensor:
+    if filters is not None and not filters.shape[0]:  # nothing for a kernel to do
+        return x.new_zeros((*x.shape[:4], 0))
     return job.kernels.perceive(x, job.lattice, filters)
 
 
@@ -238,6 +240,8 @@ def _perceive_gradients(ctx: Any, gradient: Tensor) -> Tensors:
 
 
 def _adjoint(job: PerceptionJob, percepts: Tensor, filters: Tensor | None) -> Tensor:
+    if filters is not None and not filters.shape[0]:
+        return percepts.new_zeros((*percepts.shape[:4], job.lattice.channels))
     return job.kernels.perceive_adjoint(percepts, job.lattice, filters)
 
 
@@ -247,6 +251,8 @@ def _adjoint_gradients(ctx: Any, gradient: Tensor) -> Tensors:
 
 
 def _filter_gradient(job: PerceptionJob, x: Tensor, percepts: Tensor) -> Tensor:
+    if not percepts.shape[-1]:
+        return x.new_zeros((0, len(job.lattice.offsets), job.lattice.channels))
     return job.kernels.filter_gradient(x, job.lattice, percepts)
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Size, SymInt, Tensor, nn
 
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends import native
@@ -22,7 +22,7 @@ from cube_kernels.lattice import Lattice
 from cube_kernels.philox import SEED_LIMIT
 from cube_kernels.torch_internals import SPECIAL, dispatch_keys, is_zero_tensor
 from cube_kernels.update_rule import Rule, RuleParameters
-from cube_kernels.value import check_positive
+from cube_kernels.value import check_kind, check_positive
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -97,10 +97,16 @@ def plain(tensor: Any) -> Any:
 
 def check_state(x: Tensor, lattice: Lattice, owner: str) -> None:
     """A state of this lattice: ``[B, D, H, W, C]`` in one of :data:`DTYPES`."""
+    check_tensor(x, "x", owner)
     if x.dim() != 5 or x.shape[1:] != lattice.state_shape:
         wanted = ", ".join(map(str, ("B", *lattice.state_shape)))
         raise ValueError(f"{owner}: x has shape {list(x.shape)}; this lattice takes [{wanted}]")
     check_dtype(x, "x", owner)
+
+
+def check_tensor(tensor: Any, name: str, owner: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{owner}: {name} is {tensor!r}; it takes a tensor")
 
 
 def check_dtype(tensor: Tensor, name: str, owner: str) -> None:
@@ -118,6 +124,7 @@ def check_like(tensor: Tensor, name: str, shape: tuple[int, ...], x: Tensor, own
 
 
 def check_shape(tensor: Tensor, name: str, shape: tuple[int, ...], owner: str) -> None:
+    check_tensor(tensor, name, owner)
     if tensor.shape != shape:
         raise ValueError(f"{owner}: {name} has shape {list(tensor.shape)}; expected {list(shape)}")
 
@@ -129,6 +136,7 @@ def check_device(tensor: Tensor, name: str, x: Tensor, owner: str) -> None:
 
 def check_filters(filters: Tensor, lattice: Lattice, x: Tensor, owner: str) -> None:
     """A bank ``[P, offsets, C]``, P being 0 or more."""
+    check_tensor(filters, "filters", owner)
     bank = filters.shape[0] if filters.dim() else 1
     check_like(filters, "filters", (bank, len(lattice.offsets), lattice.channels), x, owner)
 
@@ -138,7 +146,7 @@ def check_given(
 ) -> None:
     """Raises ValueError or TypeError unless the tensors fit the lattice, the rule and each other."""
     owner = "rollout"
-    if x.shape[1:] != automaton.lattice.state_shape or x.dtype not in DTYPES:
+    if type(x) is not Tensor or x.shape[1:] != automaton.lattice.state_shape or x.dtype not in DTYPES:
         check_state(x, automaton.lattice, owner)
     _check_tensors(RuleParameters._fields, parameters, automaton.given_shapes[1:7], x, owner)
     if drive is not None or write_mask is not None or automaton.rule.drive:
@@ -164,7 +172,12 @@ def _check_tensors(
     for name, tensor, shape in zip(names, tensors, shapes, strict=True):
         if tensor is not None and shape is not None:
             # The comparisons of check_like, without a call for each: most calls are short.
-            if tensor.shape != shape or tensor.dtype is not dtype or tensor.device != device:
+            if (
+                not isinstance(tensor, Tensor)
+                or tensor.shape != shape
+                or tensor.dtype is not dtype
+                or tensor.device != device
+            ):
                 check_like(tensor, name, shape, x, owner)
         elif shape is not None:
             raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shape)}")
@@ -212,6 +225,8 @@ def look_at_perception(operation: str, lattice: Lattice, first: Tensor, second: 
         vectors = second.shape[-1] // lattice.channels if second.dim() else 0
     else:
         vectors = second.shape[0] if second.dim() else 0
+    if isinstance(vectors, SymInt):  # a compiler's, which cannot be looked up
+        return Kind.ODD
     return look((first, second, None), _perception_shapes(operation, lattice, vectors))
 
 
@@ -236,6 +251,7 @@ def check_perception(operation: str, lattice: Lattice, first: Tensor, second: Te
         first: states, or percepts for the adjoint.
         second: filters, or percepts for the filter gradient.
     """
+    check_kind(lattice, Lattice)
     channels = lattice.channels
     vectors = len(lattice.neighbors)
     if operation == "filter_gradient":
@@ -245,10 +261,12 @@ def check_perception(operation: str, lattice: Lattice, first: Tensor, second: Te
         vectors = second.shape[-1] // channels if second.dim() else 0
         check_like(second, "percepts", (first.shape[0], *lattice.shape, vectors * channels), first, operation)
         return vectors, len(lattice.offsets), channels
+    adjoint = operation == "perceive_adjoint"
+    check_tensor(first, "percepts" if adjoint else "x", operation)
     if second is not None:
         check_filters(second, lattice, first, operation)
         vectors = second.shape[0]
-    if operation == "perceive_adjoint":
+    if adjoint:
         batch = first.shape[0] if first.dim() else 0
         check_shape(first, "percepts", (batch, *lattice.shape, vectors * channels), operation)
         check_dtype(first, "percepts", operation)
@@ -271,8 +289,10 @@ def _check_cells(automaton: Automaton, x: Tensor, drive: Tensor | None, write_ma
         given = "no drive was given" if drive is None else "a drive was given"
         raise ValueError(f"{owner}: {given}, but the rule has {channels} drive channels")
     if drive is not None:
+        check_tensor(drive, "drive", owner)
         check_like(drive, "drive", _per_sample(drive, x, (*shape, channels)), x, owner)
     if write_mask is not None:
+        check_tensor(write_mask, "write_mask", owner)
         check_shape(write_mask, "write_mask", _per_sample(write_mask, x, shape), owner)
         if write_mask.dtype is not torch.bool:
             raise TypeError(

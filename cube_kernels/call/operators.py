@@ -202,7 +202,8 @@ def _perception_kernel(operation: Operation) -> Callable[..., Tensor]:
 def _perception_fake(operation: Operation) -> Callable[..., Tensor]:
     def fake(first: Tensor, second: Tensor | None, *text: str) -> Tensor:
         lattice = PerceptionJob.read(*text).lattice
-        return first.new_empty(door.check_perception(operation.name, lattice, first, second))
+        shape = door.check_perception(operation.name, lattice, first, second)
+        return first.new_empty(shape)
 
     return fake
 

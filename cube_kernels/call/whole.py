@@ -33,6 +33,7 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None, backend: str) 
 
 def absorb(x: Tensor, lattice: Lattice) -> Tensor:
     """See :func:`cube_kernels.functional.absorb`."""
+    door.check_state(x, lattice, "absorb")
     return x * reference.retention(lattice, device=x.device, dtype=x.dtype)
 
 
