@@ -219,6 +219,8 @@ def check_kept(schedule: Schedule, x: Tensor, tensors: tuple[Any, ...], owner: s
 
 def look_at_perception(operation: str, lattice: Lattice, first: Tensor, second: Tensor | None) -> int:
     """:func:`look` at what :func:`check_perception` checks."""
+    if not isinstance(lattice, Lattice) or not isinstance(second, Tensor | None):
+        return Kind.ODD
     if second is None:
         vectors = None
     elif operation == "filter_gradient":
