@@ -14,7 +14,7 @@ demo: ## train a reader on the bundled pairs, taught by the embedded teacher, pr
 
 test: ## the test suite
 	tools/install.sh $(VENV) cube3d,test
-	$(PYTHON) -m pytest -n auto --dist loadfile
+	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: ## style and types; changes nothing
 	tools/install.sh $(VENV) cube3d,test,lint

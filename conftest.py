@@ -6,6 +6,9 @@ import pytest
 
 pytest_plugins = ["tests.conformance.summary"]
 
+COMPILING = {"test_cpp.py", "test_resources.py", "test_cuda.py", "test_triton_driver.py", "test_compiled.py"}
+"""Files of tests that run compilers for minutes."""
+
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
@@ -17,4 +20,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = config.getoption("--benchmark")
     unwanted = [item for item in items if (BENCHMARKS in item.path.parents) != chosen]
     config.hook.pytest_deselected(items=unwanted)
-    items[:] = [item for item in items if item not in unwanted]
+    wanted = [item for item in items if item not in set(unwanted)]
+    # Those that compile take longest: where there are several processes, the others go on beside them.
+    items[:] = sorted(wanted, key=lambda item: item.path.name not in COMPILING)
