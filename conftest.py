@@ -18,8 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen = config.getoption("--benchmark")
-    unwanted = [item for item in items if (BENCHMARKS in item.path.parents) != chosen]
-    config.hook.pytest_deselected(items=unwanted)
-    wanted = [item for item in items if item not in set(unwanted)]
+    sorted_out = {chosen: list[pytest.Item](), not chosen: list[pytest.Item]()}
+    for item in items:
+        sorted_out[BENCHMARKS in item.path.parents].append(item)
+    config.hook.pytest_deselected(items=sorted_out[not chosen])
     # Those that compile take longest: where there are several processes, the others go on beside them.
-    items[:] = sorted(wanted, key=lambda item: item.path.name not in COMPILING)
+    items[:] = sorted(sorted_out[chosen], key=lambda item: item.path.name not in COMPILING)
