@@ -1,8 +1,14 @@
 """`pytest` runs the tests, `pytest --benchmark` the benchmarks."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Threads that wait for each other and spin on a shared core slow a test down many times; before torch is imported.
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 pytest_plugins = ["tests.conformance.summary"]
 
