@@ -145,44 +145,34 @@ def check_given(
     x: Tensor, parameters: RuleParameters, automaton: Automaton, drive: Tensor | None, write_mask: Tensor | None
 ) -> None:
     """Raises ValueError or TypeError unless the tensors fit the lattice, the rule and each other."""
-    owner = "rollout"
-    if type(x) is not Tensor or x.shape[1:] != automaton.lattice.state_shape or x.dtype not in DTYPES:
-        check_state(x, automaton.lattice, owner)
-    _check_tensors(RuleParameters._fields, parameters, automaton.given_shapes[1:7], x, owner)
-    if drive is not None or write_mask is not None or automaton.rule.drive:
-        _check_cells(automaton, x, drive, write_mask, owner)
+    _check_rollout("rollout", automaton, automaton.given_shapes, x, parameters, drive, write_mask)
 
 
 def check_call(call: Call, owner: str) -> None:
-    """The same of what a backend gets, with its weights in the parameters' place and its schedule."""
-    check_state(call.x, call.automaton.lattice, owner)
-    _check_tensors(StepWeights._fields, call.weights, call.automaton.call_shapes[1:7], call.x, owner)
-    _check_cells(call.automaton, call.x, call.drive, call.write_mask, owner)
+    """The same of what a backend gets, with its weights in the parameters' place."""
+    automaton = call.automaton
+    _check_rollout(owner, automaton, automaton.call_shapes, call.x, call.weights, call.drive, call.write_mask)
 
 
-def _check_tensors(
-    names: tuple[str, ...],
-    tensors: tuple[Tensor | None, ...],
+def _check_rollout(
+    owner: str,
+    automaton: Automaton,
     shapes: tuple[tuple[int, ...] | None, ...],
     x: Tensor,
-    owner: str,
+    named: RuleParameters | StepWeights,
+    drive: Tensor | None,
+    write_mask: Tensor | None,
 ) -> None:
-    """Each has its shape, and is there if and only if it has one."""
-    dtype, device = x.dtype, x.device
-    for name, tensor, shape in zip(names, tensors, shapes, strict=True):
+    """Each tensor has its shape, and is there if and only if it has one."""
+    check_state(x, automaton.lattice, owner)
+    for name, tensor, shape in zip(named._fields, named, shapes[1 : 1 + len(named)], strict=True):
         if tensor is not None and shape is not None:
-            # The comparisons of check_like, without a call for each: most calls are short.
-            if (
-                not isinstance(tensor, Tensor)
-                or tensor.shape != shape
-                or tensor.dtype is not dtype
-                or tensor.device != device
-            ):
-                check_like(tensor, name, shape, x, owner)
+            check_like(tensor, name, shape, x, owner)
         elif shape is not None:
             raise ValueError(f"{owner}: {name} is None; this rule takes one of shape {list(shape)}")
         elif tensor is not None:
             raise ValueError(f"{owner}: {name} was given, but this rule has none; pass None")
+    _check_cells(automaton, x, drive, write_mask, owner)
 
 
 def check_schedule(schedule: Schedule, owner: str) -> None:

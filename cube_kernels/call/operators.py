@@ -123,7 +123,7 @@ def _without_none(x: Tensor, outputs: Tensors) -> Tensors:
     empty = ((0,), (0, *x.shape), (0,), (0, *x.shape))
     return tuple(
         x.new_empty(shape, dtype=dtype) if output is None else output
-        for output, dtype, shape in zip(outputs, kinds[: len(outputs)], empty[: len(outputs)], strict=True)
+        for output, dtype, shape in zip(outputs, kinds, empty, strict=False)
     )
 
 
