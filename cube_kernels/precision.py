@@ -11,12 +11,14 @@ AUTOCAST = {torch.float32, torch.bfloat16, torch.float16}
 
 def agree(tensor: Tensor, parameter: Tensor) -> bool:
     """Whether a tensor may meet a module's parameter: both are of one dtype, or autocast is on and makes it so."""
-    device = tensor.device.type
     return tensor.dtype == parameter.dtype or (
-        {tensor.dtype, parameter.dtype} <= AUTOCAST
-        and torch.amp.is_autocast_available(device)
-        and torch.is_autocast_enabled(device)
+        {tensor.dtype, parameter.dtype} <= AUTOCAST and autocasts(tensor.device.type)
     )
+
+
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for this kind of device."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends.contract import Call, Outputs
 from cube_kernels.lattice import OUTSIDE, Lattice, Offset
 from cube_kernels.philox import fires
+from cube_kernels.precision import wide
 from cube_kernels.recompute import recomputed
 from cube_kernels.tables import constant
 from cube_kernels.update_rule import ALIVE_WHEN, Alive, Rule
@@ -61,20 +62,16 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     if filters is None:
         percepts = cells[:, table].transpose(1, 2)  # [B, cells, neighbors, C]
     else:
-        percepts = torch.einsum("bonc,poc->bnpc", _wide(cells)[:, table], _wide(filters)).to(x.dtype)
+        percepts = torch.einsum("bonc,poc->bnpc", wide(cells)[:, table], wide(filters)).to(x.dtype)
     return percepts.flatten(2).unflatten(1, lattice.shape)
 
 
 def lives(x: Tensor, lattice: Lattice, alive: Alive) -> Tensor:
     """Bool ``[B, D, H, W, 1]``."""
     table = neighbor_table(lattice, lattice.offsets, device=x.device)
-    channel = F.pad(_wide(x.detach())[..., alive.channel].flatten(1), (0, 1), value=-torch.inf)
+    channel = F.pad(wide(x.detach())[..., alive.channel].flatten(1), (0, 1), value=-torch.inf)
     # Not the largest value: beside a NaN there is none, and yet a neighbor above the threshold.
     return (channel[:, table] > alive.threshold).any(1).unflatten(1, lattice.shape)[..., None]
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
 def step(
@@ -90,8 +87,8 @@ def step(
     numbers are computed with in float32; the operands of the matrix products and the new state are rounded, as
     hardware multiplies them."""
     lattice, rule, dtype = automaton.lattice, automaton.rule, x.dtype
-    old = _wide(x)
-    weights = StepWeights(*(None if w is None else _wide(w) for w in weights))
+    old = wide(x)
+    weights = StepWeights(*(None if w is None else wide(w) for w in weights))
     heads = perceive(old, lattice, weights.bank)
     if weights.hidden_weight is not None and weights.head_weight is not None:
         parts = [heads.to(dtype)]
@@ -99,9 +96,9 @@ def step(
             parts.insert(0, x)
         if drive is not None:
             parts.append(drive.expand(x.shape[0], -1, -1, -1, -1))
-        z = _wide(torch.cat(parts, dim=-1))
+        z = wide(torch.cat(parts, dim=-1))
         a = ACTIVATIONS[rule.activation](F.linear(z, weights.hidden_weight, weights.hidden_bias)).to(dtype)
-        heads = F.linear(_wide(a), weights.head_weight, weights.head_bias)
+        heads = F.linear(wide(a), weights.head_weight, weights.head_bias)
     target = SQUASHES[str(rule.squash)](heads[..., : lattice.channels])
     if rule.update == "residual":
         change = rule.step_size * target

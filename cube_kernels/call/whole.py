@@ -13,6 +13,7 @@ from cube_kernels.call.derivatives import PERCEIVE, ROLLOUT, PerceptionJob, Roll
 from cube_kernels.call.dispatch import KERNELS, choose
 from cube_kernels.call.options import Options, Reached
 from cube_kernels.lattice import Lattice
+from cube_kernels.precision import autocasts
 from cube_kernels.torch_internals import autocasting, forward_mode
 from cube_kernels.update_rule import Rule, RuleParameters
 
@@ -62,6 +63,4 @@ def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Under autocast, the dtype that a call's tensors are cast to, unless they are float64: a rule is matrix
     products."""
     device = x.device.type
-    if x.dtype is torch.float64 or not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
+    return torch.get_autocast_dtype(device) if x.dtype is not torch.float64 and autocasts(device) else None
