@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 def _train(options: argparse.Namespace) -> None:
     if options.seeds is None:
         _train_one(options.out, options.config, options.overrides, options.resume)
-        return
+    else:
+        _train_seeds(options)
+    from accelerate import PartialState
+
+    # Gloo's threads hold Python objects: an interpreter that ends before they do aborts. After an error they stay,
+    # since the other processes may be waiting in a collective operation.
+    PartialState().destroy_process_group()
+
+
+def _train_seeds(options: argparse.Namespace) -> None:
     if any(override.startswith("seed=") for override in options.overrides):
         raise UserError("--seeds and seed= are two ways to say it; give one")
     for seed in options.seeds:
