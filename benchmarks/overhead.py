@@ -16,7 +16,6 @@ import torch
 
 from cube_kernels import Lattice, Rule, RuleParameters, bind, perceive, rollout
 from cube_kernels.backends import native
-from cube_kernels.backends.compiled import address
 from cube_kernels.backends.contract import Schedule
 
 LATTICE, RULE = Lattice((2, 2, 2), 4), Rule(hidden=4)
@@ -40,15 +39,14 @@ def measured() -> dict[str, Callable[[], object]]:
     )
 
     def kernel() -> None:
-        plan.forward("auto", schedule, [address(w) for w in weights], x.data_ptr(), 0, 0, result.data_ptr(), 0, 0, 0)
+        plan.forward("auto", schedule, x, weights, None, None, result, None, None, None)
 
     gradient, gradients = torch.empty_like(x), [None if w is None else torch.empty_like(w) for w in weights]
 
     def kernel_backward() -> None:
         plan.backward(
-            "auto", schedule, [address(w) for w in weights], x.data_ptr(), 0, 0, x.data_ptr(), 0,
-            cotangent.data_ptr(), 0, gradient.data_ptr(), 0, [address(g) for g in gradients],
-        )  # fmt: skip
+            "auto", schedule, x, weights, None, None, x, None, cotangent, None, gradient, gradients, None
+        )
 
     def forward(parameters: RuleParameters) -> torch.Tensor:
         return rollout(x, parameters, LATTICE, RULE, steps=1, backend="native")

@@ -1,5 +1,5 @@
-// The Python module: plans from plain numbers, calls on raw pointers. It knows nothing of torch; the caller
-// (cube_kernels/backends/native.py) has checked every shape, dtype and stride before a pointer gets here.
+// The Python module: plans from plain numbers, calls on tensors. It knows of those only where their numbers begin; the
+// caller (cube_kernels/backends/native.py) has checked every shape, dtype and stride.
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -31,8 +31,9 @@ Perceive perception_function(const cube::Functions& functions, cube::PerceptionR
   __builtin_unreachable();
 }
 
-using cube::at;
 using cube::Target;
+using cube::TensorAddress;
+using cube::WeightAddresses;
 
 std::vector<const Target*> find_targets() {
   std::vector<const Target*> targets{&cube::portable_target};
@@ -68,31 +69,32 @@ class NativePlan : public cube::BoundPlan {
  public:
   using BoundPlan::BoundPlan;
 
-  void forward(const std::string& isa, const cube::Schedule& schedule, const cube::WeightAddresses& weights,
-               uintptr_t state, uintptr_t drive, uintptr_t write_mask, uintptr_t result, uintptr_t checkpoints,
-               uintptr_t trajectory, uintptr_t taken) const {
+  void forward(const std::string& isa, const cube::Schedule& schedule, TensorAddress state,
+               const WeightAddresses& weights, TensorAddress drive, TensorAddress write_mask, TensorAddress result,
+               TensorAddress trajectory, TensorAddress taken, TensorAddress checkpoints) const {
     const cube::Functions& functions = functions_for(isa, schedule.storage);
     py::gil_scoped_release unlocked;
-    functions.forward(plan_, {schedule, cube::rule_weights(weights), at(state), at(drive), at<uint8_t>(write_mask),
-                              at(result), at(checkpoints), at(trajectory), at<int64_t>(taken)});
+    functions.forward(plan_, {schedule, cube::rule_weights(weights), state, drive, write_mask, result, checkpoints,
+                              trajectory, taken});
   }
 
-  void backward(const std::string& isa, const cube::Schedule& schedule, const cube::WeightAddresses& weights,
-                uintptr_t state, uintptr_t drive, uintptr_t write_mask, uintptr_t checkpoints, uintptr_t taken,
-                uintptr_t result_gradient, uintptr_t trajectory_gradient, uintptr_t state_gradient,
-                uintptr_t drive_gradient, const cube::WeightAddresses& gradients) const {
+  void backward(const std::string& isa, const cube::Schedule& schedule, TensorAddress state,
+                const WeightAddresses& weights, TensorAddress drive, TensorAddress write_mask,
+                TensorAddress checkpoints, TensorAddress taken, TensorAddress result_gradient,
+                TensorAddress trajectory_gradient, TensorAddress state_gradient,
+                const WeightAddresses& weight_gradients, TensorAddress drive_gradient) const {
     const cube::Functions& functions = functions_for(isa, schedule.storage);
     py::gil_scoped_release unlocked;
-    functions.backward(plan_, {schedule, cube::rule_weights(weights), at(state), at(drive), at<uint8_t>(write_mask),
-                               at(checkpoints), at<int64_t>(taken), at(result_gradient), at(trajectory_gradient),
-                               at(state_gradient), at(drive_gradient), cube::rule_gradients(gradients)});
+    functions.backward(
+        plan_, {schedule, cube::rule_weights(weights), state, drive, write_mask, checkpoints, taken, result_gradient,
+                trajectory_gradient, state_gradient, drive_gradient, cube::rule_gradients(weight_gradients)});
   }
 
   void perception(const std::string& which, const std::string& isa, const std::string& storage, int64_t batch,
-                  int threads, int64_t patience, uintptr_t bank, uintptr_t state, uintptr_t percepts,
-                  uintptr_t result) const {
+                  int threads, int64_t patience, TensorAddress bank, TensorAddress state, TensorAddress percepts,
+                  TensorAddress result) const {
     const cube::PerceptionCall call{
-        cube::named<cube::Storage>(storage), batch, threads, patience, at(bank), at(state), at(percepts), at(result)};
+        cube::named<cube::Storage>(storage), batch, threads, patience, bank, state, percepts, result};
     const cube::Functions& functions = functions_for(isa, call.storage);
     const Perceive function = perception_function(functions, cube::named<cube::PerceptionResult>(which));
     py::gil_scoped_release unlocked;

@@ -34,20 +34,21 @@ E named(const std::string& name) {
   return static_cast<E>(found - known.begin());
 }
 
-template <class T = void>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
+// What a call takes in a tensor's place: where its numbers begin, or null for None.
+struct TensorAddress {
+  void* first = nullptr;
 
-// Addresses of a rule's weights or of their gradients, 0 for none.
-using WeightAddresses = std::array<uintptr_t, 6>;
+  template <class T>
+  operator T*() const {
+    return static_cast<T*>(first);
+  }
+};
 
-inline RuleWeights rule_weights(const WeightAddresses& p) {
-  return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5])};
-}
-inline RuleGradients rule_gradients(const WeightAddresses& p) {
-  return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5])};
-}
+// Of a rule's weights or of their gradients.
+using WeightAddresses = std::array<TensorAddress, 6>;
+
+inline RuleWeights rule_weights(const WeightAddresses& p) { return {p[0], p[1], p[2], p[3], p[4], p[5]}; }
+inline RuleGradients rule_gradients(const WeightAddresses& p) { return {p[0], p[1], p[2], p[3], p[4], p[5]}; }
 
 class BoundPlan {
  public:
@@ -127,3 +128,21 @@ pybind11::class_<P> bind_plan(pybind11::module_& m) {
 }
 
 }  // namespace cube
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<cube::TensorAddress> {
+  PYBIND11_TYPE_CASTER(cube::TensorAddress, const_name("Tensor | None"));
+
+  bool load(handle tensor, bool) {
+    if (tensor.is_none()) return true;
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    const object address = reinterpret_steal<object>(PyObject_CallMethodNoArgs(tensor.ptr(), data_ptr));
+    if (!address) throw error_already_set();
+    value.first = PyLong_AsVoidPtr(address.ptr());
+    return true;
+  }
+};
+
+}  // namespace pybind11::detail

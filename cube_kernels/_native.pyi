@@ -1,7 +1,9 @@
-"""csrc/bind.cpp: plans from plain numbers, calls on addresses that :mod:`cube_kernels.call.door` has checked."""
+"""csrc/bind.cpp: plans from plain numbers, calls on tensors that :mod:`cube_kernels.call.door` has checked."""
 
 from collections.abc import Sequence
 from typing import Any
+
+from torch import Tensor
 
 compiler: str
 names: dict[str, list[str]]
@@ -73,30 +75,30 @@ class Plan:
         self,
         isa: str,
         schedule: Schedule,
-        weights: Sequence[int],
-        state: int,
-        drive: int,
-        write_mask: int,
-        result: int,
-        checkpoints: int,
-        trajectory: int,
-        taken: int,
+        state: Tensor,
+        weights: Sequence[Tensor | None],
+        drive: Tensor | None,
+        write_mask: Tensor | None,
+        result: Tensor,
+        trajectory: Tensor | None,
+        taken: Tensor | None,
+        checkpoints: Tensor | None,
     ) -> None: ...
     def backward(
         self,
         isa: str,
         schedule: Schedule,
-        weights: Sequence[int],
-        state: int,
-        drive: int,
-        write_mask: int,
-        checkpoints: int,
-        taken: int,
-        result_gradient: int,
-        trajectory_gradient: int,
-        state_gradient: int,
-        drive_gradient: int,
-        gradients: Sequence[int],
+        state: Tensor,
+        weights: Sequence[Tensor | None],
+        drive: Tensor | None,
+        write_mask: Tensor | None,
+        checkpoints: Tensor | None,
+        taken: Tensor | None,
+        result_gradient: Tensor,
+        trajectory_gradient: Tensor | None,
+        state_gradient: Tensor,
+        weight_gradients: Sequence[Tensor | None],
+        drive_gradient: Tensor | None,
     ) -> None: ...
     def perception(
         self,
@@ -106,8 +108,8 @@ class Plan:
         batch: int,
         threads: int,
         patience: int,
-        bank: int,
-        state: int,
-        percepts: int,
-        result: int,
+        bank: Tensor | None,
+        state: Tensor | None,
+        percepts: Tensor | None,
+        result: Tensor,
     ) -> None: ...

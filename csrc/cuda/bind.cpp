@@ -1,5 +1,5 @@
 // The Python module of the CUDA kernels. Like the native one it knows nothing of torch; its caller
-// (cube_kernels/backends/cuda.py) has checked every shape, dtype, stride and address.
+// (cube_kernels/backends/cuda.py) has checked every shape, dtype, stride and alignment.
 #include <memory>
 #include <string>
 
@@ -11,7 +11,8 @@ namespace py = pybind11;
 
 namespace {
 
-using cube::at;
+using cube::TensorAddress;
+using cube::WeightAddresses;
 
 // A plan, its tables and the calls on it. `tables` is where a copy of them lies on the device.
 class CudaPlan : public cube::BoundPlan {
@@ -36,36 +37,37 @@ class CudaPlan : public cube::BoundPlan {
   }
   int64_t bank_gradient_scratch_bytes(int64_t batch) const { return cube::bank_gradient_scratch_bytes(plan_, batch); }
 
-  void forward(const cube::Execution& execution, uintptr_t tables, const cube::Schedule& schedule,
-               const cube::WeightAddresses& weights, uintptr_t state, uintptr_t drive, uintptr_t write_mask,
-               uintptr_t result, uintptr_t checkpoints, uintptr_t trajectory, uintptr_t taken) const {
-    cube::launch_forward(plan_, tables_->at(tables),
-                         {schedule, cube::rule_weights(weights), at(state), at(drive), at<uint8_t>(write_mask),
-                          at(result), at(checkpoints), at(trajectory), at<int64_t>(taken)},
-                         execution);
+  void forward(const cube::Execution& execution, TensorAddress tables, const cube::Schedule& schedule,
+               TensorAddress state, const WeightAddresses& weights, TensorAddress drive, TensorAddress write_mask,
+               TensorAddress result, TensorAddress trajectory, TensorAddress taken, TensorAddress checkpoints) const {
+    cube::launch_forward(
+        plan_, tables_->at(tables),
+        {schedule, cube::rule_weights(weights), state, drive, write_mask, result, checkpoints, trajectory, taken},
+        execution);
   }
 
-  void backward(const cube::Execution& execution, uintptr_t tables, const cube::Schedule& schedule,
-                const cube::WeightAddresses& weights, uintptr_t state, uintptr_t drive, uintptr_t write_mask,
-                uintptr_t checkpoints, uintptr_t taken, uintptr_t result_gradient, uintptr_t trajectory_gradient,
-                uintptr_t state_gradient, uintptr_t drive_gradient, const cube::WeightAddresses& gradients) const {
-    cube::launch_backward(plan_, tables_->at(tables),
-                          {schedule, cube::rule_weights(weights), at(state), at(drive), at<uint8_t>(write_mask),
-                           at(checkpoints), at<int64_t>(taken), at(result_gradient), at(trajectory_gradient),
-                           at(state_gradient), at(drive_gradient), cube::rule_gradients(gradients)},
-                          execution);
+  void backward(const cube::Execution& execution, TensorAddress tables, const cube::Schedule& schedule,
+                TensorAddress state, const WeightAddresses& weights, TensorAddress drive, TensorAddress write_mask,
+                TensorAddress checkpoints, TensorAddress taken, TensorAddress result_gradient,
+                TensorAddress trajectory_gradient, TensorAddress state_gradient,
+                const WeightAddresses& weight_gradients, TensorAddress drive_gradient) const {
+    cube::launch_backward(
+        plan_, tables_->at(tables),
+        {schedule, cube::rule_weights(weights), state, drive, write_mask, checkpoints, taken, result_gradient,
+         trajectory_gradient, state_gradient, drive_gradient, cube::rule_gradients(weight_gradients)},
+        execution);
   }
 
   template <auto launch>
-  void perception(const cube::Execution& execution, uintptr_t tables, const std::string& storage, int64_t batch,
-                  uintptr_t bank, uintptr_t state, uintptr_t percepts, uintptr_t result) const {
+  void perception(const cube::Execution& execution, TensorAddress tables, const std::string& storage, int64_t batch,
+                  TensorAddress bank, TensorAddress state, TensorAddress percepts, TensorAddress result) const {
     cube::PerceptionCall call{};
     call.storage = cube::named<cube::Storage>(storage);
     call.batch = batch;
-    call.bank = at(bank);
-    call.state = at(state);
-    call.percepts = at(percepts);
-    call.result = at(result);
+    call.bank = bank;
+    call.state = state;
+    call.percepts = percepts;
+    call.result = result;
     launch(plan_, tables_->at(tables), call, execution);
   }
 
@@ -87,8 +89,8 @@ PYBIND11_MODULE(_cuda, m) {
       .def_readonly("blocks", &cube::Limits::blocks);
 
   py::class_<cube::Execution>(m, "Execution", py::module_local())
-      .def(py::init([](int device, uintptr_t stream, bool tf32, uintptr_t scratch) {
-        return cube::Execution{device, at(stream), tf32, at(scratch)};
+      .def(py::init([](int device, uintptr_t stream, bool tf32, TensorAddress scratch) {
+        return cube::Execution{device, reinterpret_cast<void*>(stream), tf32, scratch};
       }));
 
   py::class_<cube::Schedule>(m, "Schedule", py::module_local())

@@ -66,14 +66,14 @@ TableMemory::TableMemory(const Plan& plan) : fades_(plan.retention != nullptr) {
   may_change_ = add(may_change);
 }
 
-Tables TableMemory::at(uintptr_t address) const {
-  const auto numbers = [&](size_t start) { return reinterpret_cast<const int32_t*>(address + start); };
+Tables TableMemory::at(const uint8_t* copy) const {
+  const auto numbers = [&](size_t start) { return reinterpret_cast<const int32_t*>(copy + start); };
   return {numbers(neighbor_),
           numbers(reader_start_),
           numbers(reader_),
           numbers(pool_),
-          fades_ ? reinterpret_cast<const float*>(address + retention_) : nullptr,
-          reinterpret_cast<const uint8_t*>(address + may_change_)};
+          fades_ ? reinterpret_cast<const float*>(copy + retention_) : nullptr,
+          copy + may_change_};
 }
 
 }  // namespace cube

@@ -24,7 +24,7 @@ class TableMemory {
   explicit TableMemory(const Plan& plan);
   const std::vector<uint8_t>& bytes() const { return bytes_; }
   // The tables in a copy of `bytes` that begins at this address, a multiple of 16.
-  Tables at(uintptr_t address) const;
+  Tables at(const uint8_t* copy) const;
 
  private:
   template <class T>

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "product.h"
 
@@ -28,25 +29,82 @@ inline CellRange cell_range(int64_t cells, int64_t parts, int64_t part) {
   return {share(blocks, parts, part) * block_cells, smaller(share(blocks, parts, part + 1) * block_cells, cells)};
 }
 
+// Blocks on a cache line that a thread has given back, for its next call: taking a dozen from the system costs more
+// than a short call computes. Large ones go back to the system. Each block is taken and given back by one thread.
+class Blocks {
+ public:
+  static void* take(size_t bytes) {
+    const size_t kept = kind(bytes);
+    if (kept < kinds && mine().first[kept] != nullptr) {
+      Block* const block = mine().first[kept];
+      mine().first[kept] = block->next;
+      return block;
+    }
+    void* const block = std::aligned_alloc(64, kept < kinds ? least << kept : bytes);
+    if (block == nullptr) throw std::bad_alloc();
+    return block;
+  }
+
+  static void give_back(void* memory, size_t bytes) {
+    const size_t kept = kind(bytes);
+    if (kept == kinds) return std::free(memory);
+    Block* const block = static_cast<Block*>(memory);
+    block->next = mine().first[kept];
+    mine().first[kept] = block;
+  }
+
+  ~Blocks() {
+    for (Block* block : first) {
+      while (block != nullptr) std::free(std::exchange(block, block->next));
+    }
+  }
+
+ private:
+  struct Block {
+    Block* next;
+  };
+
+#ifdef CUBE_ADDRESS_SANITIZER  // must see the end of each block
+  static constexpr size_t kinds = 0;
+#else
+  static constexpr size_t kinds = 10;
+#endif
+  static constexpr size_t least = 64;
+
+  // The power of two, counted from `least`, that a block is rounded up to; `kinds` for one that is not kept.
+  static size_t kind(size_t bytes) {
+    size_t power = 0;
+    while (power < kinds && least << power < bytes) ++power;
+    return power;
+  }
+
+  static Blocks& mine() {
+    thread_local Blocks blocks;
+    return blocks;
+  }
+
+  Block* first[kinds + 1] = {};
+};
+
 enum class Fill { zero, nothing };
 
 // Memory on a cache line, with room for one row tile past the end.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t count, Fill fill = Fill::zero) {
-    const size_t bytes = static_cast<size_t>(round_up((count + row_tile) * sizeof(T), 64));
-    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (data_ == nullptr) throw std::bad_alloc();
-    if (fill == Fill::zero) std::memset(data_, 0, bytes);
+  explicit Buffer(int64_t count, Fill fill = Fill::zero)
+      : bytes_(static_cast<size_t>(round_up((count + row_tile) * sizeof(T), 64))),
+        data_(static_cast<T*>(Blocks::take(bytes_))) {
+    if (fill == Fill::zero) std::memset(data_, 0, bytes_);
   }
-  ~Buffer() { std::free(data_); }
+  ~Buffer() { Blocks::give_back(data_, bytes_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   operator T*() const { return data_; }
 
  private:
-  T* data_;
+  const size_t bytes_;
+  T* const data_;
 };
 
 template <class S>

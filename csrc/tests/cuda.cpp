@@ -219,7 +219,7 @@ class Problem {
 class Device {
  public:
   explicit Device(const Plan& plan) : memory_(plan), tables_(memory_.bytes()) {}
-  Tables tables() const { return memory_.at(reinterpret_cast<uintptr_t>(tables_.data())); }
+  Tables tables() const { return memory_.at(tables_.data()); }
   Execution execution(int64_t scratch_bytes, bool tf32 = false, cudaStream_t stream = nullptr) {
     scratch_.assign(scratch_bytes, 0xff);
     scratch_.shrink_to_fit();

@@ -1,13 +1,10 @@
-"""A lattice, a rule and tensors as the compiled modules take them, in plain numbers."""
+"""A lattice and a rule as the compiled modules take them, in plain numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
-
-from torch import Tensor
 
 from cube_kernels import philox
 from cube_kernels.automaton import Automaton
@@ -74,13 +71,3 @@ def rule_plan(module: ModuleType, automaton: Automaton) -> Any:
             offsets=lattice.offsets,
         )
     return made
-
-
-def address(tensor: Tensor | None) -> int:
-    """Where a tensor's numbers begin; 0 for none."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def addresses(tensors: Sequence[Tensor | None]) -> list[int]:
-    """Of each."""
-    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]

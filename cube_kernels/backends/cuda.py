@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton, bind
-from cube_kernels.backends.compiled import address, addresses, lattice_plan, rule_plan, unknown_name
+from cube_kernels.backends.compiled import lattice_plan, rule_plan, unknown_name
 from cube_kernels.backends.contract import Call, Gradients, Outputs, empty_gradients, empty_outputs
 from cube_kernels.lattice import Lattice
 from cube_kernels.tables import kept_for_graphs, refuse_capture
@@ -136,26 +136,25 @@ def _scratch(like: Tensor, size: int) -> Tensor:
 
 def _execution(device: torch.device, scratch: Tensor | None) -> Any:
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return _module().Execution(device.index or 0, stream(device), tf32, address(scratch))
+    return _module().Execution(device.index or 0, stream(device), tf32, scratch)
 
 
 def _begin(call: Call) -> tuple[Any, Any, tuple[Any, ...]]:
     """The plan, the schedule, and the arguments that both directions begin with after the execution."""
-    automaton, schedule, x, weights, drive, write_mask = call
+    automaton, schedule, x, _, drive, write_mask = call
     plan, tables = _resident_rule(_module(), automaton, x.device)
     shared = (tensor is not None and len(tensor) == 1 for tensor in (drive, write_mask))
     plain = _module().Schedule(STORAGE[x.dtype], len(x), *shared, *schedule)
-    return plan, plain, (tables.data_ptr(), plain, addresses(weights), *addresses((x, drive, write_mask)))
+    return plan, plain, (tables, plain, *call[2:])
 
 
 def forward(call: Call, keep_checkpoints: bool) -> Outputs:
     """See :class:`cube_kernels.backends.contract.Kernels`."""
     x = _aligned(call.x)
     outputs = empty_outputs(x, call.schedule, keep_checkpoints)
-    state, trajectory, taken, checkpoints = addresses(outputs)
     plan, plain, arguments = _begin(call._replace(x=x))
     scratch = _scratch(x, plan.forward_scratch_bytes(plain, _limits(_module(), x.device.index or 0)))
-    plan.forward(_execution(x.device, scratch), *arguments, state, checkpoints, trajectory, taken)
+    plan.forward(_execution(x.device, scratch), *arguments, *outputs)
     return outputs
 
 
@@ -170,11 +169,10 @@ def backward(
     x, state_gradient, trajectory_gradient = map(_aligned, (call.x, state_gradient, trajectory_gradient))
     call = call._replace(x=x)
     gradients = empty_gradients(call)
-    state, weights, drive = gradients
     plan, plain, arguments = _begin(call)
     scratch = _scratch(x, plan.backward_scratch_bytes(plain, _limits(_module(), x.device.index or 0)))
-    given = addresses((checkpoints, taken, state_gradient, trajectory_gradient, state, drive))
-    plan.backward(_execution(x.device, scratch), *arguments, *given, addresses(weights))
+    given = checkpoints, taken, state_gradient, trajectory_gradient
+    plan.backward(_execution(x.device, scratch), *arguments, *given, *gradients)
     return gradients
 
 
@@ -184,8 +182,8 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     percepts = x.new_empty((x.shape[0], *lattice.shape, vectors * lattice.channels))
     x, filters = _aligned(x), _aligned(filters)
     plan, tables = _resident_perception(_module(), lattice, None if filters is None else vectors, x.device)
-    arguments = STORAGE[x.dtype], x.shape[0], address(filters), x.data_ptr(), 0, percepts.data_ptr()
-    plan.perceive(_execution(x.device, None), tables.data_ptr(), *arguments)
+    arguments = STORAGE[x.dtype], x.shape[0], filters, x, None, percepts
+    plan.perceive(_execution(x.device, None), tables, *arguments)
     return percepts
 
 
@@ -195,8 +193,8 @@ def perceive_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None)
     percepts, filters = _aligned(percepts), _aligned(filters)
     count = None if filters is None else filters.shape[0]
     plan, tables = _resident_perception(_module(), lattice, count, x.device)
-    arguments = STORAGE[x.dtype], x.shape[0], address(filters), 0, percepts.data_ptr(), x.data_ptr()
-    plan.perceive_adjoint(_execution(x.device, None), tables.data_ptr(), *arguments)
+    arguments = STORAGE[x.dtype], x.shape[0], filters, None, percepts, x
+    plan.perceive_adjoint(_execution(x.device, None), tables, *arguments)
     return x
 
 
@@ -207,6 +205,6 @@ def filter_gradient(x: Tensor, lattice: Lattice, percepts: Tensor) -> Tensor:
     x, percepts = _aligned(x), _aligned(percepts)
     plan, tables = _resident_perception(_module(), lattice, vectors, x.device)
     scratch = _scratch(x, plan.bank_gradient_scratch_bytes(x.shape[0]))
-    arguments = STORAGE[x.dtype], x.shape[0], 0, x.data_ptr(), percepts.data_ptr(), filters.data_ptr()
-    plan.bank_gradient(_execution(x.device, scratch), tables.data_ptr(), *arguments)
+    arguments = STORAGE[x.dtype], x.shape[0], None, x, percepts, filters
+    plan.bank_gradient(_execution(x.device, scratch), tables, *arguments)
     return filters

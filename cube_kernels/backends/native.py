@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton
-from cube_kernels.backends.compiled import address, addresses, lattice_plan, rule_plan, unknown_name
+from cube_kernels.backends.compiled import lattice_plan, rule_plan, unknown_name
 from cube_kernels.backends.contract import Call, Gradients, Outputs, Schedule, empty_gradients, empty_outputs
 from cube_kernels.lattice import Lattice
 from cube_kernels.update_rule import Rule
@@ -141,18 +141,17 @@ def _schedule(
 
 def _begin(call: Call) -> tuple[Any, ...]:
     """The arguments that both directions begin with."""
-    automaton, schedule, x, weights, drive, write_mask = call
+    automaton, schedule, x, _, drive, write_mask = call
     shared_drive = drive is not None and len(drive) == 1
     shared_write_mask = write_mask is not None and len(write_mask) == 1
     plain = _schedule(automaton, schedule, x.dtype, len(x), shared_drive, shared_write_mask, torch.get_num_threads())
-    return isa(), plain, addresses(weights), *addresses((x, drive, write_mask))
+    return isa(), plain, *call[2:]
 
 
 def forward(call: Call, keep_checkpoints: bool) -> Outputs:
     """See :class:`cube_kernels.backends.contract.Kernels`."""
     outputs = empty_outputs(call.x, call.schedule, keep_checkpoints)
-    state, trajectory, taken, checkpoints = addresses(outputs)
-    plan(call.automaton).forward(*_begin(call), state, checkpoints, trajectory, taken)
+    plan(call.automaton).forward(*_begin(call), *outputs)
     return outputs
 
 
@@ -165,9 +164,8 @@ def backward(
 ) -> Gradients:
     """See :class:`cube_kernels.backends.contract.Kernels`."""
     gradients = empty_gradients(call)
-    state, weights, drive = gradients
-    given = addresses((checkpoints, taken, state_gradient, trajectory_gradient, state, drive))
-    plan(call.automaton).backward(*_begin(call), *given, addresses(weights))
+    given = checkpoints, taken, state_gradient, trajectory_gradient
+    plan(call.automaton).backward(*_begin(call), *given, *gradients)
     return gradients
 
 
@@ -211,8 +209,8 @@ def _perception(
         STORAGE[result.dtype],
         result.shape[0] if x is None else x.shape[0],
         *_threads(operations, torch.get_num_threads()),
-        0 if which == "bank_gradient" else address(filters),
-        address(x),
-        0 if which == "forward" else address(percepts),
-        result.data_ptr(),
+        None if which == "bank_gradient" else filters,
+        x,
+        None if which == "forward" else percepts,
+        result,
     )

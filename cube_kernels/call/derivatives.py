@@ -100,11 +100,12 @@ class Operation(NamedTuple):
     """``(job, *tensors)`` by the operator."""
 
 
-def apply(operation: Operation, job: Any, *tensors: Any) -> Any:
-    """What the operation gives for tensors that :mod:`cube_kernels.call.door` has checked."""
+def apply(operation: Operation, job: Any, *tensors: Any, kind: int = door.Kind.ODD) -> Any:
+    """What the operation gives for tensors that :mod:`cube_kernels.call.door` has checked, and found of this kind."""
     if transformed():
         return operation.traced(job, *tensors)
-    kind = operation.look(job, tensors)
+    if kind == door.Kind.ODD:
+        kind = operation.look(job, tensors)
     if kind == door.Kind.ODD:
         dense = tuple(map(door.resolved, tensors))
         kind = door.survey(dense)

@@ -23,12 +23,13 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None, backend: str) 
     narrow = _autocast_dtype(x) if autocasting() else None
     if narrow is not None:
         x, filters = x.to(narrow), None if filters is None else filters.to(narrow)
-    if not door.look_at_perception(PERCEIVE.name, lattice, x, filters):
+    kind = door.look_at_perception(PERCEIVE.name, lattice, x, filters)
+    if not kind:
         door.check_perception("perceive", lattice, x, filters)
     chosen = choose(backend, lattice, None, x.dtype, x.device)
     if chosen is reference or forward_mode():
         return reference.perceive(x, lattice, filters)
-    result: Tensor = apply(PERCEIVE, PerceptionJob(KERNELS[chosen.name], lattice), x, filters)
+    result: Tensor = apply(PERCEIVE, PerceptionJob(KERNELS[chosen.name], lattice), x, filters, kind=kind)
     return result
 
 
@@ -47,7 +48,8 @@ def rollout(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule,
     if narrow is not None:
         x, drive, *rest = (None if t is None else t.to(narrow) for t in (x, drive, *parameters))  # type: ignore[assignment]
         parameters = RuleParameters(*rest)
-    if not door.look((x, *parameters, drive, write_mask), automaton.given_shapes):
+    kind = door.look((x, *parameters, drive, write_mask), automaton.given_shapes)
+    if not kind:
         door.check_given(x, parameters, automaton, drive, write_mask)
     weights = automaton.step_weights(parameters, x)
     chosen = choose(options.backend, lattice, rule, x.dtype, x.device)
@@ -55,7 +57,7 @@ def rollout(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule,
         result = reference.rollout(Call(automaton, schedule, x, weights, drive, write_mask))
     else:
         job = RolloutJob(KERNELS[chosen.name], automaton, schedule)
-        result = apply(ROLLOUT, job, x, *weights, drive, write_mask)
+        result = apply(ROLLOUT, job, x, *weights, drive, write_mask, kind=kind)  # weights are new or as given
     return result[:3]
 
 
