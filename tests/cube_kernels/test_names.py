@@ -1,11 +1,15 @@
 """A name that one layer knows and another does not is refused by that name, or followed: it never means something
 else."""
 
+import ast
 import importlib.util
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
+import cube_kernels
 from cube_kernels import BackendError, CubeLayer, Lattice, Rule, lattice, perceive, update_rule
 from cube_kernels.automaton import bind
 from cube_kernels.backends import compiled, cuda, native, reference, triton
@@ -35,6 +39,38 @@ def modules():
 def test_compiled_modules_know_the_names_of_every_option(module):
     assert {option: tuple(known) for option, known in module.names.items()} == NAMES
     assert module.storages == list(native.STORAGE.values())
+
+
+@pytest.mark.parametrize("module", modules())
+def test_stubs_declare_what_compiled_modules_have(module):
+    """Each class, function and value, and how many arguments a call takes."""
+    stub = ast.parse(Path(cube_kernels.__file__).with_name(module.__name__.split(".")[-1] + ".pyi").read_text())
+    declared = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    values = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
+    assert set(declared) | values == {name for name in vars(module) if not name.startswith("__")}
+    for name, node in declared.items():
+        found = getattr(module, name)
+        if isinstance(node, ast.FunctionDef):
+            assert arguments(found) == names_of(node), name
+            continue
+        methods = {method.name: method for method in node.body if isinstance(method, ast.FunctionDef)}
+        fields = {field.target.id for field in node.body if isinstance(field, ast.AnnAssign)}
+        assert set(methods) - {"__init__"} | fields == {m for m in vars(found) if not m.startswith("_")}, name
+        for method, there in methods.items():
+            assert arguments(getattr(found, method)) == names_of(there), f"{name}.{method}"
+
+
+def arguments(function):
+    """How many, by the signature that pybind11 writes."""
+    inside = function.__doc__.split("\n")[0].partition("(")[2].rpartition(") ->")[0]
+    for nested in (r"\[[^\[\]]*\]", r"\([^()]*\)", "<[^<>]*>"):
+        while re.search(nested, inside):
+            inside = re.sub(nested, "", inside)
+    return len([part for part in inside.split(",") if part.strip() not in ("", "*")])
+
+
+def names_of(node):
+    return len(node.args.args) + len(node.args.kwonlyargs)
 
 
 def test_triton_knows_the_names_of_every_option():
