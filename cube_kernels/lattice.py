@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from cube_kernels.value import Value, check_choice, check_integer, check_positive, check_range, check_tuple
 
@@ -31,14 +31,33 @@ BOUNDARIES: dict[str, Callable[[int, int], int]] = {
     "absorbing": _inside,
 }
 
-# Which offsets within the radius belong to each neighborhood. Those in 2D lie in the plane of H and W, a line along W.
-NEIGHBORHOODS: dict[str, Callable[[Offset, int], bool]] = {
-    "von_neumann": lambda offset, radius: sum(map(abs, offset)) <= radius,
-    "moore": lambda offset, radius: max(map(abs, offset)) <= radius,
-    "von_neumann_2d": lambda offset, radius: offset[0] == 0 and sum(map(abs, offset)) <= radius,
-    "moore_2d": lambda offset, radius: offset[0] == 0 and max(map(abs, offset)) <= radius,
-    "line": lambda offset, radius: offset[:2] == (0, 0) and abs(offset[2]) <= radius,
+
+class Surroundings(NamedTuple):
+    """The cells within a radius."""
+
+    axes: str
+    """Along which they lie."""
+    distance: Callable[[Offset], int]
+
+
+def _steps(offset: Offset) -> int:
+    return sum(map(abs, offset))
+
+
+def _farthest(offset: Offset) -> int:
+    return max(map(abs, offset))
+
+
+NEIGHBORHOODS = {
+    "von_neumann": Surroundings("DHW", _steps),
+    "moore": Surroundings("DHW", _farthest),
+    "von_neumann_2d": Surroundings("HW", _steps),
+    "moore_2d": Surroundings("HW", _farthest),
+    "line": Surroundings("W", _steps),
 }
+
+MOST_OFFSETS, MOST_TARGETS = 2**21, 2**26
+"""Of a neighborhood's box, and of an axis's boundary map: what is larger takes minutes to make."""
 
 
 def _as_offset(given: Any) -> Offset:
@@ -146,17 +165,31 @@ class Lattice(Value):
         return math.prod(self.shape)
 
     def _derive(self) -> None:
-        listed = self.neighborhood
-        if isinstance(listed, str):
-            reach, belongs = range(-self.radius, self.radius + 1), NEIGHBORHOODS[listed]
-            around = (o for o in itertools.product(reach, reach, reach) if any(o) and belongs(o, self.radius))
-            listed = ((0, 0, 0), *around)
+        given = self.neighborhood
+        listed = self._named_offsets(given) if isinstance(given, str) else given
+        reach = tuple(max(abs(o[axis]) for o in listed) for axis in range(3))
+        for axis, name in enumerate("DHW"):
+            targets = (2 * reach[axis] + 1) * self.shape[axis]
+            if targets > MOST_TARGETS:
+                raise ValueError(
+                    f"Lattice: offsets reach {reach[axis]} cells along axis {name}, which has {self.shape[axis]}: its "
+                    f"boundary map has {targets} entries; at most {MOST_TARGETS}"
+                )
         self._set(
             state_shape=(*self.shape, self.channels),
             offsets=listed,
             neighbors=tuple(o for o in listed if any(o)),
-            reach=tuple(max(abs(o[axis]) for o in listed) for axis in range(3)),
+            reach=reach,
         )
+
+    def _named_offsets(self, name: str) -> tuple[Offset, ...]:
+        axes, distance = NEIGHBORHOODS[name]
+        most = (int(MOST_OFFSETS ** (1 / len(axes))) - 1) // 2
+        if self.radius > most:
+            raise ValueError(f"Lattice: radius is {self.radius}; neighborhood {name!r} takes at most {most}")
+        d, h, w = (range(-self.radius, self.radius + 1) if axis in axes else (0,) for axis in "DHW")
+        box = itertools.product(d, h, w)
+        return (0, 0, 0), *(offset for offset in box if any(offset) and distance(offset) <= self.radius)
 
     def axis_targets(self, axis: int) -> list[list[int]]:
         """The boundary map of one axis: ``[shift + reach][i]`` is the index that cell ``i`` reads at

@@ -9,7 +9,16 @@ from cube_kernels import Lattice, Rule
 
 @pytest.mark.parametrize(
     ("neighborhood", "radius", "count"),
-    [("von_neumann", 1, 7), ("von_neumann", 2, 25), ("moore", 1, 27), ("moore", 2, 125)],
+    [
+        ("von_neumann", 1, 7),
+        ("von_neumann", 2, 25),
+        ("moore", 1, 27),
+        ("moore", 2, 125),
+        ("von_neumann_2d", 2, 13),
+        ("moore_2d", 2, 25),
+        ("line", 2, 5),
+        ("line", 1000, 2001),
+    ],
 )
 def test_neighborhoods_have_their_known_sizes(neighborhood, radius, count):
     offsets = Lattice((3, 3, 3), 1, neighborhood, radius).offsets
@@ -37,6 +46,9 @@ def test_boundary_maps_of_a_short_axis():
         ({"shape": (2, 2.5, 2)}, TypeError, "2.5"),
         ({"channels": 0}, ValueError, "channels is 0"),
         ({"radius": 0}, ValueError, "radius is 0"),
+        ({"radius": 10**9}, ValueError, "radius is 1000000000.*'von_neumann' takes at most 63"),
+        ({"radius": 10**9, "neighborhood": "moore_2d"}, ValueError, "at most 723"),
+        ({"neighborhood": ((0, 0, 10**12),)}, ValueError, "reach 1000000000000 cells along axis W, which has 2"),
         ({"neighborhood": "hex"}, ValueError, "'hex'.*'von_neumann', 'moore'"),
         ({"boundary": "open"}, ValueError, "'open'.*'walls', 'periodic', 'replicate'"),
     ],

@@ -126,9 +126,9 @@ def test_what_is_computed_of_perception_is_told_by_name():
     module, _ = native.extension()
     plan = compiled.lattice_plan(module, SMALL, 1)
     with pytest.raises(ValueError, match="is 'backward'; this build knows: forward, adjoint, bank_gradient"):
-        plan.perception("backward", "auto", "float32", 0, 1, 1, 0, 0, 0, 0)
+        plan.perception("backward", "auto", "float32", 0, 1, 1, None, None, None, None)
     with pytest.raises(ValueError, match="Storage is 'int8'; this build knows: float64"):
-        plan.perception("forward", "auto", "int8", 0, 1, 1, 0, 0, 0, 0)
+        plan.perception("forward", "auto", "int8", 0, 1, 1, None, None, None, None)
 
 
 # Each a map of an axis that no other boundary is.
