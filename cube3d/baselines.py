@@ -145,7 +145,7 @@ def trained_baselines(
                 of_these = replace(parts, train=train)
                 mix(model, ridge(of_these, residual=True), of_these, settings.training.stop_on)
             model.save(saved)
-        methods |= rows(name, load_model(kind, saved))
+        methods |= rows(name, load_model(kind, saved).to(cube.device))
     return methods
 
 

@@ -390,6 +390,9 @@ class CurriculumSettings(Section):
 
 
 class TrainingSettings(Section):
+    device: str = "auto"
+    """Where the model and its baselines are trained and run: "cpu", "cuda", "cuda:1"; "auto" takes an accelerator if
+    there is one. Of several processes each takes one."""
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(128, ge=2)
     """Pairs of a batch, of all processes together."""

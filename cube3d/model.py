@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -123,7 +123,7 @@ class AnswerModel(PreTrainedModel):
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def predict(self, part: Part) -> Tensor:
-        """Predicted answers ``[N, dim]`` for the questions of a part."""
+        """Predicted answers ``[N, dim]`` for the questions of a part, on the CPU wherever the model is."""
         raise NotImplementedError
 
     def trainable(self) -> list[str]:
@@ -214,15 +214,17 @@ class MappingModel(AnswerModel):
 
     @torch.no_grad()
     def map(self, questions: Tensor) -> Tensor:
-        """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``."""
-        self.eval()
-        return torch.cat([self._mixed(self.mapping(batch), batch) for batch in questions.split(1024)])
+        """Predicted answers ``[N, dim]`` for question embeddings ``[N, dim]``, on the CPU wherever the model is."""
+        return self._in_batches(lambda batch: self._mixed(self.mapping(batch), batch), questions)
 
     @torch.no_grad()
     def alone(self, questions: Tensor) -> Tensor:
         """Like :meth:`map`, without the mixture."""
+        return self._in_batches(self.mapping, questions)
+
+    def _in_batches(self, predict: Callable[[Tensor], Tensor], questions: Tensor) -> Tensor:
         self.eval()
-        return torch.cat([self.mapping(batch) for batch in questions.split(1024)])
+        return torch.cat([predict(batch.to(self.device)).cpu() for batch in questions.split(1024)])
 
 
 class CubeModel(MappingModel):

@@ -36,10 +36,11 @@ from torch import Tensor
 
 from cube3d.audit import Check, check_reading, check_rollout, check_split, check_texts, require
 from cube3d.baselines import ridge
-from cube3d.config import Settings, dump_settings, load_settings
+from cube3d.config import LatticeSettings, Settings, dump_settings, load_settings
 from cube3d.data import Pair, Split
 from cube3d.data.prepare import prepare
 from cube3d.data.tasks import task_mix
+from cube3d.device import find_device, training_process
 from cube3d.errors import UserError
 from cube3d.files import load_json, replacing, save_json, save_text
 from cube3d.mixture import mix
@@ -48,6 +49,7 @@ from cube3d.progress import say
 from cube3d.reader.model import ReaderModel
 from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
 from cube3d.vectors import Parts, embed_parts
+from cube_kernels import CubeLayer
 
 if TYPE_CHECKING:
     from cube3d.reader.train import Material
@@ -117,7 +119,7 @@ class Run:
 
     @cached_property
     def model(self) -> AnswerModel:
-        """The trained model.
+        """The trained model, on the device it was trained on, or the one that "auto" finds where that is not there.
 
         Raises:
             UserError: training has not ended, the folder is damaged, or the model is another run's.
@@ -132,7 +134,17 @@ class Run:
             raise UserError(f"{self.model_folder}: of another configuration: {', '.join(differing)} differ")
         if isinstance(model, CubeModel) and model.config.mixture != (self.settings.mixture == "ridge"):
             raise UserError(f"{self.model_folder}: of another configuration: mixture differs")
+        model.to(self._device())
         return model
+
+    def _device(self) -> torch.device:
+        """A run is often asked on another machine than it was trained on."""
+        try:
+            return find_device(self.settings.training.device, "training.device")
+        except UserError as error:
+            device = find_device("auto", "training.device")
+            say(f"{error}; the model runs on {device}")
+            return device
 
     @property
     def texts_folder(self) -> Path:
@@ -241,15 +253,17 @@ def train(run: Run, progress: bool = True) -> None:
 
     Raises:
         UserError: an audit failed (``audit.json`` says which; no model is saved), the embedding does not fill
-            the cube, or what :func:`cube3d.trainer.fit` raises.
+            the cube, the device is not there, or what :func:`cube3d.trainer.fit` raises.
     """
-    from accelerate import PartialState
-
     from cube3d.trainer import fit
 
     checks: list[Check] = [check_split(run.pairs, run.groups, run.split)]
     require(checks)
-    process = PartialState(cpu=True)
+    process = training_process(run.settings.training.device)
+    if progress and process.is_main_process:
+        count = f", {process.num_processes} processes" if process.num_processes > 1 else ""
+        say(f"training on {process.device}{count}")
+    _try_backend(run.settings, process.device)
     reads = run.settings.model == "reader"
     with process.main_process_first():  # the others find the teacher's vectors in the cache
         # What is wrong with the input shows before a file is written.
@@ -312,6 +326,21 @@ def train(run: Run, progress: bool = True) -> None:
                 say(f"share of ridge: {share:g}, the best {metric} on validation")
         run.save_answers()
         model.save(run.model_folder)
+
+
+def _try_backend(settings: Settings, device: torch.device) -> None:
+    """Raises BackendError now, not after the texts are embedded, where the named one does not run on the device."""
+    mapping = settings.model == "mapping"
+    named: LatticeSettings = settings.cube if mapping else settings.reader
+    if not mapping and settings.reader.context != "lattice":
+        return
+    depth, height, width = settings.cube.shape if mapping else (*settings.reader.cells, 1)
+    lattice = named.lattice((depth, height, width))
+    try:
+        layer = CubeLayer(lattice, named.rule(), steps=1, backend=named.backend).to(device)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    layer(torch.zeros(0, *lattice.state_shape, device=device))
 
 
 def _kind(settings: Settings) -> type[AnswerModel]:

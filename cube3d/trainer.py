@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections import defaultdict
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
@@ -21,6 +23,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 from cube3d.audit import Check, check_each
 from cube3d.config import CurriculumSettings, TrainingSettings
 from cube3d.curriculum import competence
+from cube3d.device import training_process
 from cube3d.errors import StorageError, UserError
 from cube3d.metrics import LOSSES, measure
 from cube3d.model import AnswerModel
@@ -116,6 +119,41 @@ class EpochLine(TrainerCallback):
         )
 
 
+class ProcessArguments(TrainingArguments):
+    """Arguments for one device, and no other: by themselves they take the first GPU, and all at once where there are
+    several.
+
+    Args:
+        device: ``training.device``; see :func:`cube3d.device.training_process`.
+        arguments: what the trainings do not have in common.
+    """
+
+    def __init__(self, device: str, **arguments: Any) -> None:
+        process = training_process(device)
+        super().__init__(
+            lr_scheduler_type="cosine",
+            restore_callback_states_from_checkpoint=True,
+            # The data set's keys are the model's arguments; nothing is to be dropped or renamed.
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            use_cpu=process.device.type == "cpu",
+            **arguments,
+        )
+        training_process(device)  # they made the process's state anew
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        _ = self._setup_devices  # once; it is what others ask for the number of processes
+        return PartialState().device
+
+    @property
+    def n_gpu(self) -> int:
+        return int(self.device.type != "cpu")
+
+
 @dataclass(frozen=True)
 class Beside:
     """What a step minimizes beside the loss of its pairs, and how fast parameters move.
@@ -198,13 +236,13 @@ class AnswerTrainer(CheckpointingTrainer):
     ) -> None:
         super().__init__(None if beside is None else beside.groups, **kwargs)
         self.curriculum, self.dropout, self.width = curriculum, dropout, width
-        self.bank, self.beside = bank, beside
+        self.bank, self.beside = {name: tensor.to(self.args.device) for name, tensor in bank.items()}, beside
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         if self.curriculum.by:
             inputs["counted"] = inputs.pop("difficulty") <= self._competence()
         if self.dropout:
-            inputs["kept"] = self._kept(len(inputs["group"]))
+            inputs["kept"] = self._kept(len(inputs["group"])).to(self.args.device)
         inputs |= self.bank
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         self.note(outputs.parts)
@@ -226,7 +264,8 @@ class AnswerTrainer(CheckpointingTrainer):
             return None, model(**inputs).prediction, group
 
     def _kept(self, rows: int) -> Tensor:
-        """Drawn for the rows of all processes, of which each takes its own: their number changes nothing."""
+        """Drawn on the CPU for the rows of all processes, of which each takes its own: neither their number nor the
+        device changes it."""
         kept = torch.rand(self.args.world_size * rows, self.width) >= self.dropout
         return kept[self.args.process_index * rows :][:rows]
 
@@ -262,7 +301,8 @@ def fit(
     progress: bool = False,
     beside: Beside | None = None,
 ) -> Trained:
-    """Trains the model in place and leaves it at its best validation metric (``settings.stop_on``).
+    """Trains the model in place, on ``settings.device``, and leaves it on the CPU, at
+    its best validation metric (``settings.stop_on``).
 
     A checkpoint is kept every epoch, the newest and the best. Where the folder holds some, training goes on
     from the newest whole one, bit for bit: model, optimizer, schedule, random states, data order, early stopping,
@@ -296,6 +336,7 @@ def fit(
         trainer.add_callback(bar)
     with closing(bar):
         trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    model.cpu()
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     checks = watch.checks(model.trainable())
     return Trained(trainer.state.log_history, checks)
@@ -349,9 +390,10 @@ def _trainer(
         prediction = torch.from_numpy(outputs.predictions)
         if not prediction.isfinite().all():  # before such a model is saved
             raise UserError(f"a prediction is not a number at step {trainer.state.global_step}; training stopped")
-        return measure(prediction, validation, center, model.objective)
+        return measure(prediction, validation, center, copy.deepcopy(model.objective).cpu())
 
-    arguments = TrainingArguments(
+    arguments = ProcessArguments(
+        settings.device,
         output_dir=str(folder),
         seed=seed,
         num_train_epochs=settings.epochs,
@@ -360,7 +402,6 @@ def _trainer(
         bf16=settings.precision == "bfloat16",
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,
         max_grad_norm=settings.max_grad_norm,
         eval_strategy="epoch",
@@ -370,14 +411,8 @@ def _trainer(
         load_best_model_at_end=True,
         metric_for_best_model=settings.stop_on,
         greater_is_better=settings.stop_on not in LOSSES,
-        restore_callback_states_from_checkpoint=True,
-        # The data set's keys are the model's arguments; nothing is to be dropped or renamed.
-        remove_unused_columns=False,
         label_names=["group"],
         report_to=settings.report_to,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        use_cpu=True,
     )
     arguments.per_device_train_batch_size = shared(settings.batch_size, arguments.world_size, "training")
     trainer = AnswerTrainer(

@@ -64,7 +64,7 @@ def export_onnx(run: Run, file: Path) -> None:
             f"{run.folder}: is a run of a mapping, which needs its teachers' vectors; only a reader is exported to ONNX"
         )
     _require_packages()
-    reader = plain_reader(run.model)
+    reader = plain_reader(run.model.cpu())
     size = sum(tensor.numel() * tensor.element_size() for tensor in reader.state_dict().values())
     if size > LARGEST:
         raise UserError(

@@ -84,7 +84,7 @@ def _assemble(run: Run, kind: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 
-    model = run.model
+    model = run.model.cpu()
     if kind == "reader":
         return SentenceTransformer(modules=[plain_reader(model)], device="cpu", similarity_fn_name="cosine")
     document = _teacher(run)

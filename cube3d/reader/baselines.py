@@ -50,18 +50,19 @@ def reader_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
     """
     model = run.model
     assert isinstance(model, ReaderModel)
-    distilled = load_model(ReaderModel, run.distilled_folder)
+    distilled = load_model(ReaderModel, run.distilled_folder).to(model.device)
     methods = {
         "reader": _method(model),
         "teacher": Method(lambda part: part.question, 0, _teacher_size(run), _teacher_reads(run)),
         DISTILLED.format("reader"): _method(distilled),
         "reader (both sides)": _both_sides(model),
-        "reader (float16)": _method(model.stored("float16")),
-        "reader (int8)": _method(model.stored("int8")),
+        "reader (float16)": _method(model.stored("float16").to(model.device)),
+        "reader (int8)": _method(model.stored("int8").to(model.device)),
     }
     for name, settings in variants(run.settings.reader, model).items():
         methods[name] = _method(_trained(name, settings, run, say))
-        methods[DISTILLED.format(name)] = _method(load_model(ReaderModel, _folder(run, name) / "distilled"))
+        before = load_model(ReaderModel, _folder(run, name) / "distilled").to(model.device)
+        methods[DISTILLED.format(name)] = _method(before)
     return {**methods, **_model2vec(run, say), MAPPING: _mapping_cube(run, say)}
 
 
@@ -130,7 +131,7 @@ def _mapping_cube(run: Run, say: Callable[[str], None]) -> Method:
         mix(model, ridge(run.parts, residual=True), run.parts, defaults.training.stop_on)
         model.save(folder)
         shutil.rmtree(training)
-    cube = load_model(CubeModel, folder)
+    cube = load_model(CubeModel, folder).to(run.model.device)
     teacher, size = _teacher_reads(run), _teacher_size(run)
     return Method(
         cube.predict,
@@ -151,7 +152,7 @@ def _trained(name: str, settings: ReaderSettings, run: Run, say: Callable[[str],
         tuned_reader(model, run.material, run.parts, training / "tuning", False)
         model.save(tuned)
         shutil.rmtree(training)
-    return load_model(ReaderModel, tuned)
+    return load_model(ReaderModel, tuned).to(run.model.device)
 
 
 def _method(model: ReaderModel) -> Method:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from cube3d.config import DistillationSettings, LossSettings, NegativeSettings, TuningSettings
@@ -23,6 +23,7 @@ from cube3d.trainer import (
     Beside,
     CheckpointingTrainer,
     ParameterWatch,
+    ProcessArguments,
     StepBar,
     Trained,
     check_processes,
@@ -58,7 +59,7 @@ class DistillationTrainer(CheckpointingTrainer):
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         target = inputs.pop("target")
         outputs = model(**inputs)
-        loss, parts = self.objective(outputs.prediction, target, torch.arange(len(target)))
+        loss, parts = self.objective(outputs.prediction, target, torch.arange(len(target), device=target.device))
         self.note(parts)
         return (loss, outputs) if return_outputs else loss
 
@@ -98,10 +99,11 @@ def distill(
     settings: DistillationSettings,
     folder: Path,
     seed: int,
+    device: str,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
-    """Trains the reader in place. Where the folder holds checkpoints, it goes on from the newest whole one, bit for
-    bit.
+    """Trains the reader in place, and leaves it on the CPU. Where the folder holds checkpoints, it goes on from the
+    newest whole one, bit for bit.
 
     Args:
         model: with its token vectors.
@@ -110,17 +112,18 @@ def distill(
         settings: optimizer, schedule and losses.
         folder: for the checkpoints.
         seed: of the data order.
+        device: where; see :func:`cube3d.device.training_process`.
         say: gets a line an epoch; None: silent.
 
     Raises:
         UserError: a checkpoint could not be saved or is of another number of processes, a loss is not a number, or a
             batch that the processes cannot share.
     """
-    arguments = TrainingArguments(
+    arguments = ProcessArguments(
+        device,
         output_dir=str(folder),
         seed=seed,
         num_train_epochs=settings.epochs,
-        lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,
         max_grad_norm=1.0,
         eval_strategy="no",
@@ -129,13 +132,8 @@ def distill(
         save_total_limit=1,
         logging_strategy="steps",
         logging_steps=1 / 50,
-        restore_callback_states_from_checkpoint=True,
-        remove_unused_columns=False,
         label_names=["target"],
         report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        use_cpu=True,
     )
     # A part of a batch could not be shared evenly: an epoch leaves it out, and draws other texts into it the next time.
     arguments.dataloader_drop_last = len(corpus) >= settings.batch_size
@@ -166,6 +164,7 @@ def distill(
         check_processes(checkpoints[-1], arguments.world_size)
     with closing(bar):
         trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    model.cpu()
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     # The losses of the pairs wait for their turn.
     return Trained(
@@ -213,7 +212,7 @@ def going_on(
         learning_rate, weight_decay: of all but the table.
         seed: of the texts that are drawn, for each step by itself, so that a resumed run draws the same.
     """
-    objective, process = _objective(distillation, model.config.dim), PartialState(cpu=True)
+    objective, process = _objective(distillation, model.config.dim), PartialState()
     distilled = model.table.vectors.detach().clone() if tuning.hold else None
 
     def losses(step: int) -> dict[str, Tensor]:
@@ -221,14 +220,15 @@ def going_on(
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
         drawn = torch.randint(len(corpus), (distillation.batch_size,), generator=draw)
         rows = drawn[process.process_index :: process.num_processes].tolist()
-        batch = pad([corpus[row] for row in rows])
+        batch = {name: tensor.to(model.device) for name, tensor in pad([corpus[row] for row in rows]).items()}
         target = batch.pop("target")
         if tuning.distillation:
-            loss, _ = objective(model.read(**batch), target, torch.arange(len(target)))
+            loss, _ = objective(model.read(**batch), target, torch.arange(len(target), device=target.device))
             found["going_on"] = tuning.distillation * loss
         if distilled is not None:
             tokens = batch["input_ids"].unique()
-            found["hold"] = tuning.hold * (model.table(tokens) - distilled[tokens]).square().sum(1).mean()
+            moved = model.table(tokens) - distilled[tokens.cpu()].to(tokens.device)
+            found["hold"] = tuning.hold * moved.square().sum(1).mean()
         return found
 
     return Beside(

@@ -140,7 +140,7 @@ class ReaderModel(AnswerModel):
         return self.embed(part.text)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors ``[len(texts), dim]``, float32.
+        """Unit vectors ``[len(texts), dim]``, float32, on the CPU wherever the model is.
 
         Raises:
             UserError: a text that has no token, or none that the tokenizer knows.
@@ -149,14 +149,15 @@ class ReaderModel(AnswerModel):
 
     @torch.no_grad()
     def embed_tokens(self, tokens: Sequence[list[int]]) -> Tensor:
-        """Unit vectors ``[len(tokens), dim]``, float32, of texts that :meth:`encode` read."""
+        """Unit vectors ``[len(tokens), dim]``, float32, on the CPU, of texts that :meth:`encode` read."""
         if self.training:
             self.eval()
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         vectors = torch.empty(len(tokens), self.config.dim)
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
-            vectors[rows] = self.read(**pad([{"input_ids": torch.tensor(tokens[i])} for i in rows])).float()
+            batch = pad([{"input_ids": torch.tensor(tokens[i])} for i in rows])
+            vectors[rows] = self.read(**{name: t.to(self.device) for name, t in batch.items()}).float().cpu()
         return vectors
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

@@ -46,7 +46,7 @@ class TokenTable(nn.Module):
     def stored(self, storage: Storage) -> TokenTable:
         """The same vectors in another format, each number to the nearest that it has."""
         with torch.no_grad():
-            everything = self(torch.arange(len(self)))
+            everything = self(torch.arange(len(self), device=self._numbers.device))
             other = TokenTable(len(self), self.width, storage)
             if storage == "float32":
                 other.vectors.copy_(everything)
@@ -60,5 +60,9 @@ class TokenTable(nn.Module):
                 other.scale.copy_(scale)
         return other
 
+    @property
+    def _numbers(self) -> Tensor:
+        return self.vectors if self.storage == "float32" else self.codes
+
     def __len__(self) -> int:
-        return len(self.vectors if self.storage == "float32" else self.codes)
+        return len(self._numbers)

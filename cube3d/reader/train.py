@@ -198,9 +198,16 @@ def distilled_reader(
         trained = Trained([], [])
         if settings.distillation.epochs:
             trained = distill(
-                model, material.corpus, parts.validation, settings.distillation, training, settings.seed, say
+                model,
+                material.corpus,
+                parts.validation,
+                settings.distillation,
+                training,
+                settings.seed,
+                settings.training.device,
+                say,
             )
-        process = PartialState(cpu=True)
+        process = PartialState()
         if process.is_main_process:
             with replacing(folder) as temporary:
                 model.save_in(temporary)

@@ -79,7 +79,7 @@ def page(runs: Sequence[Run]) -> str:
 
 def _lattice(run: Run) -> tuple[dict[str, float], dict[str, bytes]]:
     """What goes on inside the run's lattice, in numbers and pictures; nothing of a reader without one."""
-    model, test = run.model, run.parts.test
+    model, test = run.model.cpu(), run.parts.test
     if isinstance(model, CubeModel):
         states, gradients = signal(model, test.question[:SIGNAL_QUESTIONS], test.answer[:SIGNAL_QUESTIONS])
         norms = gradients.flatten(2).norm(dim=-1)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cube3d.config import TeacherSettings
+from cube3d.device import find_device
 from cube3d.errors import UserError
 from cube3d.teachers.locate import Source, file_sha256, locate
 from cube3d.teachers.teacher import Teacher
@@ -83,7 +84,8 @@ class TransformerTeacher(Teacher):
 
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer, once a process."""
-        return _load(self.source, self.key, self.settings.dtype, _device(self.settings.device))
+        device = find_device(self.settings.device, f"the device of teacher {self.settings.model!r}")
+        return _load(self.source, self.key, self.settings.dtype, device)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors ``[len(texts), dim]``, float32 on the CPU whatever the model's dtype and device."""
@@ -111,19 +113,6 @@ class TransformerTeacher(Teacher):
             for i, vector in zip(batch, F.normalize(vectors, dim=-1).cpu(), strict=True):
                 rows[i] = vector
         return torch.stack([row for row in rows if row is not None])
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch without CUDA asserts
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"a teacher's device is {name!r}, which is not to be had here ({reason}); 'auto' finds one"
-        ) from error
-    return torch.device(name)
 
 
 def load_options(source: Source) -> dict[str, Any]:
