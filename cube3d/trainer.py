@@ -160,7 +160,7 @@ class Beside:
 
     Attributes:
         losses: for a step's number, further weighted losses by name.
-        groups: parameter groups as ``torch.optim.AdamW`` takes them.
+        groups: parameter groups as ``torch.optim.AdamW`` takes them, with the parameters' names in their place.
     """
 
     losses: Callable[[int], dict[str, Tensor]]
@@ -172,7 +172,7 @@ class CheckpointingTrainer(Trainer):
     the total.
 
     Args:
-        groups: parameter groups with learning rates of their own; None: all parameters alike.
+        groups: parameter groups with learning rates of their own, see :class:`Beside`; None: all parameters alike.
     """
 
     loss_is_scaled_for_ga = False  # a mean over the batch: the Trainer divides it by the batches of a step
@@ -185,7 +185,9 @@ class CheckpointingTrainer(Trainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         if self._groups is None:
             return super().create_optimizer(*args, **kwargs)
-        self.optimizer = torch.optim.AdamW(self._groups, fused=True)
+        # By name: another device may have made new parameters of those that the model had.
+        groups = [{**g, "params": [self.model.get_parameter(name) for name in g["params"]]} for g in self._groups]
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
         return self.optimizer
 
     def note(self, parts: Mapping[str, Tensor]) -> None:

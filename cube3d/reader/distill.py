@@ -175,20 +175,19 @@ def distill(
 def parameter_groups(
     model: ReaderModel, learning_rate: float, weight_decay: float, vectors: float, weights: float
 ) -> list[dict[str, Any]]:
-    """The table, the tokens' weights and all the rest, each with its own learning rate.
+    """The names of the table, the tokens' weights and all the rest, each with its own learning rate.
 
     Args:
         model: the reader; what it does not train is in no group.
         learning_rate, weight_decay: of the rest.
         vectors, weights: learning rates of the table and of the tokens' weights; 0 leaves them out.
     """
-    named = {name: model.get_parameter(name) for name in model.trainable()}
-    table = [p for name, p in named.items() if name.startswith("table.")]
-    rest = [p for name, p in named.items() if not name.startswith("table.") and name != "log_weight"]
+    table = [name for name in model.trainable() if name.startswith("table.")]
+    rest = [name for name in model.trainable() if not name.startswith("table.") and name != "log_weight"]
     groups = [
         {"params": rest, "lr": learning_rate, "weight_decay": weight_decay},
         {"params": table, "lr": vectors, "weight_decay": 0.0},
-        {"params": [model.log_weight], "lr": weights, "weight_decay": 0.0},
+        {"params": ["log_weight"], "lr": weights, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"] and group["lr"]]
 
