@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cube3d.data import BUNDLED, CONTEXT_TURNS
 from cube3d.errors import UserError
-from cube_kernels import Lattice, Rule
+from cube_kernels import Alive, Lattice, Rule, bind
 
 
 class _Loader(yaml.SafeLoader):
@@ -141,19 +141,38 @@ Offset = Annotated[list[int], Field(min_length=3, max_length=3)]
 """From a cell to one that it sees, ``[d, h, w]``."""
 
 
+class AliveSettings(Section):
+    """Which cells live: :class:`cube_kernels.Alive`."""
+
+    channel: int
+    threshold: float = 0.1
+    when: str = "both"
+    dead_value: float = 0.0
+
+
 class LatticeSettings(Section):
-    """A lattice but for its size, and its rule."""
+    """A lattice but for its size, and its rule: what :class:`cube_kernels.Lattice` and :class:`cube_kernels.Rule` take,
+    by the same names, but for what takes another input at each call, a drive or a seed."""
 
     channels: int
     neighborhood: str | list[Offset]
     """A name, or a list of offsets [d, h, w]."""
     radius: int
     boundary: str = "walls"
+    sponge_width: int = 4
+    sponge_strength: float = 0.5
     perception: str = "depthwise"
     filters: int
+    fixed_filters: list[str] = []
+    own_state: bool = True
     hidden: int
     activation: str = "gelu"
     update: str = "gated"
+    squash: str | None = None
+    step_size: float = 1.0
+    clamp: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    immutable_channels: list[int] = []
+    alive: AliveSettings | None = None
     steps: int = Field(4, ge=0)
     backend: str = "auto"
     checkpoint_every: int | None = Field(None, ge=1)
@@ -161,15 +180,23 @@ class LatticeSettings(Section):
     def lattice(self, shape: tuple[int, int, int]) -> Lattice:
         listed = self.neighborhood
         neighborhood = listed if isinstance(listed, str) else tuple((d, h, w) for d, h, w in listed)
-        return Lattice(shape, self.channels, neighborhood, self.radius, self.boundary)
+        sponge = self.sponge_width, self.sponge_strength
+        return Lattice(shape, self.channels, neighborhood, self.radius, self.boundary, *sponge)
 
     def rule(self) -> Rule:
         return Rule(
             perception=self.perception,
             filters=self.filters,
+            fixed_filters=tuple(self.fixed_filters),
+            own_state=self.own_state,
             hidden=self.hidden,
             activation=self.activation,
             update=self.update,
+            squash=self.squash,
+            step_size=self.step_size,
+            clamp=None if self.clamp is None else (self.clamp[0], self.clamp[1]),
+            immutable_channels=tuple(self.immutable_channels),
+            alive=None if self.alive is None else Alive(**self.alive.model_dump()),
         )
 
 
@@ -196,8 +223,7 @@ class CubeSettings(LatticeSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> CubeSettings:
-        self.whole_lattice()
-        self.rule()
+        bind(self.whole_lattice(), self.rule())
         if self.lift == "dense" and self.placement == "correlation":
             raise ValueError(
                 "placement 'correlation' lays dimensions on cells; with lift 'dense' each cell sees them all: take "
@@ -248,8 +274,7 @@ class ReaderSettings(LatticeSettings):
     @model_validator(mode="after")
     def _fits(self) -> ReaderSettings:
         depth, height = self.cells
-        self.lattice((depth, height, self.max_length))
-        self.rule()
+        bind(self.lattice((depth, height, self.max_length)), self.rule())
         if self.context != "lattice" and self.cells != [1, 1]:
             raise ValueError(f"cells is {self.cells}, but the context is {self.context!r}; only a lattice has cells")
         return self

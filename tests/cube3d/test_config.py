@@ -1,11 +1,22 @@
 """The configuration: what it reads, that it reads back what it wrote, and what it says of a mistake."""
 
+import dataclasses
 import os
 
 import pytest
 
-from cube3d.config import LOSS_NAMES, Settings, TeacherSettings, dump_settings, load_settings, parse_settings
+from cube3d.config import (
+    LOSS_NAMES,
+    AliveSettings,
+    LatticeSettings,
+    Settings,
+    TeacherSettings,
+    dump_settings,
+    load_settings,
+    parse_settings,
+)
 from cube3d.errors import UserError
+from cube_kernels import Alive, Lattice, Rule
 
 
 @pytest.fixture
@@ -352,3 +363,40 @@ def test_one_loss_alone_is_enough(weights):
 def test_settings_cannot_be_changed_once_read():
     with pytest.raises(ValueError, match="frozen"):
         Settings().cube.steps = 3
+
+
+def test_every_option_of_a_lattice_and_its_rule_is_a_setting():
+    """But a lattice's size, which the models know, and what takes a drive or a seed at each call."""
+    options = {field.name for kind in (Lattice, Rule) for field in dataclasses.fields(kind) if field.init}
+    assert options - set(LatticeSettings.model_fields) == {"shape", "drive", "fire_rate", "fire_rescale"}
+    assert {field.name for field in dataclasses.fields(Alive) if field.init} == set(AliveSettings.model_fields)
+
+
+def test_a_setting_of_the_cube_reaches_its_lattice_and_rule():
+    settings = load_settings(
+        None,
+        [
+            *("model=mapping", "cube.boundary=absorbing", "cube.sponge_width=1", "cube.sponge_strength=0.25"),
+            *("cube.fixed_filters=[laplacian]", "cube.own_state=false", "cube.update=leaky", "cube.squash=identity"),
+            *("cube.step_size=0.5", "cube.clamp=[-2.0, 2.0]", "cube.immutable_channels=[3]"),
+            "cube.alive={channel: 2, threshold: 0.3, when: after, dead_value: 0.5}",
+        ],
+    ).cube
+    assert settings.whole_lattice() == Lattice(
+        (2, 2, 2), 16, "von_neumann", boundary="absorbing", sponge_width=1, sponge_strength=0.25
+    )
+    assert settings.rule() == Rule(
+        fixed_filters=("laplacian",),
+        own_state=False,
+        update="leaky",
+        squash="identity",
+        step_size=0.5,
+        clamp=(-2, 2),
+        immutable_channels=(3,),
+        alive=Alive(2, 0.3, "after", 0.5),
+    )
+
+
+def test_an_option_that_the_rule_refuses_is_told_by_its_words(problem):
+    assert "immutable_channels holds 99" in problem("model=mapping", "cube.immutable_channels=[99]")
+    assert "has no step size" in problem("model=mapping", "cube.step_size=0.5")
