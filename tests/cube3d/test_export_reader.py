@@ -21,6 +21,7 @@ from cube_kernels import Alive, Rule
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="export writes its models")
 
+from cube3d.export.cube import ACTIVATIONS, SQUASHES, UPDATES  # noqa: E402
 from cube3d.export.plain import plain_reader, plain_rule  # noqa: E402
 from cube3d.export.sentence_transformer import export  # noqa: E402
 
@@ -139,6 +140,14 @@ def test_padding_and_neighbors_in_the_batch_change_nothing(reader_run):
 def test_a_rule_that_the_plain_step_does_not_know_is_refused_by_the_option(option, value):
     with pytest.raises(UserError, match=f"the rule's {option} is"):
         plain_rule(replace(Rule(), **{option: value}))
+
+
+@pytest.mark.parametrize(("option", "table"), [("activation", ACTIVATIONS), ("squash", SQUASHES), ("update", UPDATES)])
+def test_so_is_a_name_that_it_does_not_know(option, table, monkeypatch):
+    plain_rule(Rule())
+    monkeypatch.delitem(table, str(getattr(Rule(), option)))
+    with pytest.raises(UserError, match=f"the rule's {option} is '{getattr(Rule(), option)}'"):
+        plain_rule(Rule())
 
 
 # sentence-transformers
