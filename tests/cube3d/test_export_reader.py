@@ -18,6 +18,7 @@ from cube3d.errors import UserError
 from cube3d.files import save_text
 from cube3d.reader.model import ReaderConfig, ReaderModel
 from cube_kernels import Alive, Rule
+from cube_kernels.lattice import BOUNDARIES
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="export writes its models")
 
@@ -97,7 +98,7 @@ def refusal(capsys, *arguments):
 @pytest.mark.parametrize(
     "neighborhood", [("line", 2), ("moore", 1), ("von_neumann_2d", 2), ([[0, 0, -3], [1, -1, 1]], 1)]
 )
-@pytest.mark.parametrize("boundary", ["walls", "periodic", "replicate", "reflecting", "absorbing"])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_the_plain_reader_is_the_reader(boundary, neighborhood, reader_run):
     """For every perception, update, activation and storage, one cell a token and several, texts of other lengths."""
     torch.manual_seed(0)
