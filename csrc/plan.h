@@ -75,7 +75,7 @@ struct Plan {
   Activation activation;
   Squash squash;
   Update update;
-  double step_size;
+  double step_size;  // 1 for an update that it does not scale
 
   uint64_t fire_threshold;  // a cell fires if its random word is below; 2^32: every cell in every step
   double fire_scale;        // of a fired cell's change
@@ -105,7 +105,7 @@ struct RuleWeights {
   const void* hidden_bias;    // [hidden]
   const void* head_weight;    // [heads * channels, hidden]
   const void* head_bias;      // [heads * channels]
-  const void* rate;           // [channels], of the leaky update; null for ones
+  const void* rate;           // [channels], of the leaky update; null: the step size
 };
 
 struct RuleGradients {

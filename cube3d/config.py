@@ -46,7 +46,7 @@ class TaskSettings(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> TaskSettings:
-        total = self.qa + self.dialogue + self.autoencoder
+        total = sum(share for _, share in self)
         if total and abs(total - 1) > 1e-6:
             raise ValueError(f"the shares sum to {total:g}; they are parts of 1")
         return self

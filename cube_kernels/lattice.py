@@ -21,8 +21,8 @@ def _inside(index: int, size: int) -> int:
     return index if 0 <= index < size else OUTSIDE
 
 
-# What each boundary makes of index i + shift on an axis of `size` cells. One line a boundary: every backend
-# follows the tables built from these.
+# What each boundary makes of index i + shift on an axis of `size` cells. One line a boundary: the reference
+# and the compiled modules follow the tables built from these, Triton refuses a name that its kernels lack.
 BOUNDARIES: dict[str, Callable[[int, int], int]] = {
     "walls": _inside,
     "periodic": lambda index, size: index % size,

@@ -13,7 +13,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from cube_kernels.lattice import Lattice
+from cube_kernels.lattice import BOUNDARIES, Lattice
 from cube_kernels.layer import CubeLayer
 from cube_kernels.update_rule import Alive, Rule
 from cube_kernels.value import check_choice, check_range
@@ -98,7 +98,7 @@ def life(shape: Shape, rule: str = "B3/S23", boundary: str = "periodic", steps: 
     Raises:
         ValueError: a rule of another form, a count above the number of neighbors, another boundary.
     """
-    boundary = check_choice("life", "boundary", boundary, ["walls", "periodic", "replicate", "reflecting"])
+    boundary = check_choice("life", "boundary", boundary, [name for name in BOUNDARIES if name != "absorbing"])
     lattice = Lattice(shape, 1, _surroundings(shape), boundary=boundary)
     most = len(lattice.neighbors)
     born, survive = _parse_life(rule, most)

@@ -17,6 +17,8 @@ SQUASHES = ("identity", "tanh")
 # Each update with the squash ψ it usually has: neural cellular automata add a raw change, the others move
 # towards a bounded target.
 UPDATES = {"residual": "identity", "replace": "tanh", "gated": "tanh", "leaky": "tanh"}
+# Those that a step size scales.
+SCALED = ("residual", "leaky")
 # Whether life is measured on the state before the update, and on the one after it.
 ALIVE_WHEN = {"before": (True, False), "after": (False, True), "both": (True, True)}
 
@@ -171,7 +173,7 @@ class Rule(Value):
                 f"{self.own_state} and drive is {self.drive}; a bare stencil takes 'depthwise' with {self.heads} for "
                 f"update {self.update!r}, own_state=False and drive=0"
             )
-        if self.update not in ("residual", "leaky") and self.step_size != 1.0:
+        if self.update not in SCALED and self.step_size != 1.0:
             raise ValueError(f"Rule: step_size is {self.step_size}, but update {self.update!r} has no step size")
         if self.fire_rescale and not 0 < self.fire_rate < 1:
             raise ValueError(

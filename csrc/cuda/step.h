@@ -189,8 +189,8 @@ __device__ inline auto with_update(const Plan& plan, Body&& body) {
 template <class T, class Group>
 __device__ inline float pace(const Block<T, Group>& block, int c) {
   const Plan& plan = block.plan;
-  const float whole = plan.update == Update::residual ? static_cast<float>(plan.step_size) : 1.0f;
-  return (block.call.has_rate ? widened(block.weights.rate[c]) : whole) * static_cast<float>(plan.fire_scale);
+  const float each = block.call.has_rate ? widened(block.weights.rate[c]) : static_cast<float>(plan.step_size);
+  return each * static_cast<float>(plan.fire_scale);
 }
 
 // Cells of a tile: the block's first .. first + count.

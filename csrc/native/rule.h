@@ -58,8 +58,8 @@ struct PackedWeights {
     }
     if (weights.rate != nullptr) decode<T>(storage, weights.rate, plan.channels, pace);
     for (int64_t c = 0; c < plan.channels; ++c) {
-      const T whole = plan.update == Update::residual ? static_cast<T>(plan.step_size) : T{1};
-      pace[c] = (weights.rate != nullptr ? pace[c] : whole) * static_cast<T>(plan.fire_scale);
+      const T each = weights.rate != nullptr ? pace[c] : static_cast<T>(plan.step_size);
+      pace[c] = each * static_cast<T>(plan.fire_scale);
       changes[c] = plan.mutable_channels[c] ? T{1} : T{0};
     }
   }

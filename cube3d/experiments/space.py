@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,12 @@ from cube3d.errors import UserError
 if TYPE_CHECKING:
     from optuna import Trial
 
-RANGES = ("uniform", "log", "int")
+# Each kind of range by its name: a number that a trial tries.
+RANGES: dict[str, Callable[[Trial, str, float, float], float]] = {
+    "uniform": lambda trial, name, low, high: trial.suggest_float(name, low, high),
+    "log": lambda trial, name, low, high: trial.suggest_float(name, low, high, log=True),
+    "int": lambda trial, name, low, high: trial.suggest_int(name, int(low), int(high)),
+}
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,7 @@ class Range:
     high: float
 
     def suggest(self, trial: Trial, name: str) -> float:
-        if self.kind == "int":
-            return trial.suggest_int(name, int(self.low), int(self.high))
-        return trial.suggest_float(name, self.low, self.high, log=self.kind == "log")
+        return RANGES[self.kind](trial, name, self.low, self.high)
 
 
 Space = dict[str, Choices | Range]

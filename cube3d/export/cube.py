@@ -26,6 +26,13 @@ from torch import Tensor, nn
 
 ACTIVATIONS = {"relu": F.relu, "gelu": lambda h: F.gelu(h, approximate="tanh"), "silu": F.silu, "tanh": torch.tanh}
 SQUASHES = {"identity": lambda target: target, "tanh": torch.tanh}
+# The new state of a cell that was x and moves towards a target, by a share or as far as its gate lets it.
+UPDATES = {
+    "residual": lambda x, target, gate, share: x + share * target,
+    "replace": lambda x, target, gate, share: target,
+    "gated": lambda x, target, gate, share: x + torch.sigmoid(gate) * (target - x),
+    "leaky": lambda x, target, gate, share: x + share * (target - x),
+}
 HUB_OPTIONS = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
 
 
@@ -64,13 +71,10 @@ class Cells(Module):
         hidden = ACTIVATIONS[rule["activation"]](F.linear(z, self.hidden_weight, self.hidden_bias))
         heads = F.linear(hidden, self.head_weight, self.head_bias)
         target = SQUASHES[rule["squash"]](heads[..., :channels])
-        if rule["update"] == "residual":
-            return x + rule["step_size"] * target
-        if rule["update"] == "gated":
-            return x + torch.sigmoid(heads[..., channels:]) * (target - x)
+        share = rule["step_size"]
         if rule["update"] == "leaky":
-            return x + rule["step_size"] * torch.exp(-self.log_time_constant) * (target - x)
-        return target
+            share = share * torch.exp(-self.log_time_constant)
+        return UPDATES[rule["update"]](x, target, heads[..., channels:], share)
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         self.save_config(output_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -106,11 +107,15 @@ def plain_rule(rule: Rule) -> dict[str, Any]:
     Raises:
         UserError: the rule has an option that the plain modules do not know.
     """
+    from cube3d.export.cube import ACTIVATIONS, SQUASHES, UPDATES
+
     usual = Rule()
+    tables: dict[str, Collection[Any]] = {"activation": ACTIVATIONS, "update": UPDATES, "squash": SQUASHES}
     for field in fields(rule):
-        value = getattr(rule, field.name)
-        if field.init and field.name not in (*OF_A_STEP, *OF_SHAPES) and value != getattr(usual, field.name):
-            raise UserError(f"the rule's {field.name} is {value!r}, which cannot be exported")
+        name, value = field.name, getattr(rule, field.name)
+        known = [value] if name in ("step_size", *OF_SHAPES) else tables.get(name, [getattr(usual, name)])
+        if value not in known:
+            raise UserError(f"the rule's {name} is {value!r}, which cannot be exported")
     return {name: getattr(rule, name) for name in OF_A_STEP}
 
 

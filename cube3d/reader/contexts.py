@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import gcd
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cube3d.config import HEADS, ReaderSettings
 
 
 class ConvolutionContext(nn.Module):
@@ -60,3 +65,10 @@ class TransformerContext(nn.Module):
         hidden[:, :1] &= mask.any(dim=1, keepdim=True)
         mixed: Tensor = self.layer(state + self.position[: state.shape[1]], src_key_padding_mask=hidden)
         return mixed
+
+
+# Each by its name in the settings; "lattice" and "none" are no modules of their own.
+CONTEXTS: dict[str, Callable[[ReaderSettings], nn.Module]] = {
+    "transformer": lambda s: TransformerContext(s.channels, s.hidden, gcd(s.channels, HEADS), s.max_length),
+    "convolutions": lambda s: ConvolutionContext(s.channels, s.hidden, s.radius, s.steps),
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from cube3d.config import HEADS, ReaderSettings
+from cube3d.config import ReaderSettings
 from cube3d.errors import UserError
 from cube3d.model import AnswerConfig, AnswerModel, AnswerOutput
-from cube3d.reader.contexts import ConvolutionContext, TransformerContext
+from cube3d.reader.contexts import CONTEXTS
 from cube3d.reader.table import Storage, TokenTable
 from cube3d.reader.tokenizer import TextTokenizer, load_tokenizer
 from cube3d.vectors import Part
@@ -219,12 +218,7 @@ def _reading(settings: ReaderSettings, width: int, dim: int) -> TokenReading:
         )
     if settings.context == "none":
         return TokenReading(width, dim)
-    context: nn.Module
-    if settings.context == "transformer":
-        context = TransformerContext(channels, settings.hidden, gcd(channels, HEADS), settings.max_length)
-    else:
-        context = ConvolutionContext(channels, settings.hidden, settings.radius, settings.steps)
-    return TokenReading(width, dim, context, channels, channels)
+    return TokenReading(width, dim, CONTEXTS[settings.context](settings), channels, channels)
 
 
 def pad(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

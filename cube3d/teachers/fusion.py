@@ -138,7 +138,8 @@ def fit_fusion(
     if settings.confidence:
         usual = _margins(questions, answers, group, group).mean(dim=0)
         confidence = Confidence(answers, group, usual.clamp_min(1e-6), settings.floor)
-    fusion = Fusion(alignments, weights, settings.space != "procrustes", confidence=confidence)
+    stacked = {"concatenation": True, "pca": True, "procrustes": False}[settings.space]
+    fusion = Fusion(alignments, weights, stacked, confidence=confidence)
     if settings.dim is not None:
         fused = torch.cat([fusion.fused_questions(questions, group), fusion.fused_answers(answers)])
         if settings.dim > fused.shape[1]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from cube_kernels import Alive, Lattice, Rollout, Rule, RuleParameters, bind, rollout
 from cube_kernels.backends import reference
 from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
-from cube_kernels.update_rule import ACTIVATIONS, ALIVE_WHEN, PERCEPTIONS, SQUASHES, UPDATES
+from cube_kernels.update_rule import ACTIVATIONS, ALIVE_WHEN, PERCEPTIONS, SCALED, SQUASHES, UPDATES
 
 STEPS = 4
 
@@ -100,7 +100,7 @@ def draw_case(seed: int) -> Case | None:
             activation=s["activation"],
             update=s["update"],
             squash=s["squash"],
-            step_size=0.5 if s["update"] in ("residual", "leaky") else 1.0,
+            step_size=0.5 if s["update"] in SCALED else 1.0,
             fire_rate=s["fire_rate"],
             fire_rescale=s["fire_rescale"] and s["fire_rate"] < 1,
             clamp=s["clamp"],

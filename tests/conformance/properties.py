@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
+from cube_kernels import CubeLayer, Lattice, Rule, update_rule
 from tests.conformance.cases import STEPS, Case, draw_inputs, make_inputs, run
 
 
@@ -41,3 +43,15 @@ def check_zero_steps(case: Case, backend: str) -> None:
     result = run(case, inputs, backend, steps=0)["result"]
     assert torch.equal(result, inputs.x)
     assert result.data_ptr() != inputs.x.data_ptr()
+
+
+def check_step_size(backend: str) -> None:
+    """Where an update takes a step size, half of it is half of the change: an update of one's own is told so once."""
+    torch.manual_seed(0)
+    lattice = Lattice((2, 3, 4), 5)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(update_rule, "SCALED", ("gated",))
+        layer, x = CubeLayer(lattice, Rule(hidden=6, update="gated"), 1, backend=backend), torch.randn(2, 2, 3, 4, 5)
+        whole = layer(x) - x
+        layer.rule = replace(layer.rule, step_size=0.5)
+        torch.testing.assert_close(layer(x) - x, whole / 2, rtol=1e-4, atol=1e-6)

@@ -22,6 +22,7 @@ from tests.conformance.properties import (
     assert_same_bits,
     check_checkpoint_intervals,
     check_empty_batch,
+    check_step_size,
     check_zero_steps,
 )
 from tests.conftest import native_isas
@@ -91,6 +92,10 @@ def test_an_empty_batch_has_zero_gradients(case, backend, poisoned):
 def test_zero_steps_return_a_copy(case, poisoned):
     for backend in ("native", "reference"):
         check_zero_steps(case, backend)
+
+
+def test_native_scales_any_update_that_takes_a_step_size():
+    check_step_size("native")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

@@ -195,6 +195,15 @@ def test_the_ensemble_is_better_than_its_teachers_on_pairs_it_was_not_fitted_to(
     assert mrr(*fused) > max(alone)
 
 
+def test_every_space_of_the_settings_is_measured_and_no_other_is_taken_for_one(two):
+    names = [settings["space"] for settings in SPACES]
+    assert list(EnsembleSettings.model_fields["space"].annotation.__args__) == names
+    questions, answers, group = two
+    novel = EnsembleSettings().model_copy(update={"space": "novel"})
+    with pytest.raises(KeyError, match="novel"):
+        fit_fusion(novel, (False, False), questions, answers, group, 0)
+
+
 def test_whitening_is_what_makes_a_cone_useful(two):
     plain, whitened = (fitted(two, whiten=(False, w)).alone(1) for w in (False, True))
     q, a = two[0][1][100:], two[1][1][100:]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from cube3d.cli import main
 from cube3d.errors import UserError
 from cube_kernels import EmbeddingCube, Lattice, Rule
+from cube_kernels.lattice import BOUNDARIES
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="export writes its models")
 
@@ -152,7 +153,7 @@ def assert_plain_is_the_same(cube):
 
 
 @pytest.mark.parametrize("neighborhood", ["von_neumann", "moore"])
-@pytest.mark.parametrize("boundary", ["walls", "periodic", "replicate", "reflecting", "absorbing"])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_the_plain_cube_is_the_cube(boundary, neighborhood):
     """For every perception, update, activation and lift."""
     torch.manual_seed(0)

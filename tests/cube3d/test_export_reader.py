@@ -18,9 +18,11 @@ from cube3d.errors import UserError
 from cube3d.files import save_text
 from cube3d.reader.model import ReaderConfig, ReaderModel
 from cube_kernels import Alive, Rule
+from cube_kernels.lattice import BOUNDARIES
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="export writes its models")
 
+from cube3d.export.cube import ACTIVATIONS, SQUASHES, UPDATES  # noqa: E402
 from cube3d.export.plain import plain_reader, plain_rule  # noqa: E402
 from cube3d.export.sentence_transformer import export  # noqa: E402
 
@@ -96,7 +98,7 @@ def refusal(capsys, *arguments):
 @pytest.mark.parametrize(
     "neighborhood", [("line", 2), ("moore", 1), ("von_neumann_2d", 2), ([[0, 0, -3], [1, -1, 1]], 1)]
 )
-@pytest.mark.parametrize("boundary", ["walls", "periodic", "replicate", "reflecting", "absorbing"])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_the_plain_reader_is_the_reader(boundary, neighborhood, reader_run):
     """For every perception, update, activation and storage, one cell a token and several, texts of other lengths."""
     torch.manual_seed(0)
@@ -139,6 +141,14 @@ def test_padding_and_neighbors_in_the_batch_change_nothing(reader_run):
 def test_a_rule_that_the_plain_step_does_not_know_is_refused_by_the_option(option, value):
     with pytest.raises(UserError, match=f"the rule's {option} is"):
         plain_rule(replace(Rule(), **{option: value}))
+
+
+@pytest.mark.parametrize(("option", "table"), [("activation", ACTIVATIONS), ("squash", SQUASHES), ("update", UPDATES)])
+def test_so_is_a_name_that_it_does_not_know(option, table, monkeypatch):
+    plain_rule(Rule())
+    monkeypatch.delitem(table, str(getattr(Rule(), option)))
+    with pytest.raises(UserError, match=f"the rule's {option} is '{getattr(Rule(), option)}'"):
+        plain_rule(Rule())
 
 
 # sentence-transformers

@@ -121,6 +121,15 @@ def test_shares_that_are_none_are_named(override, told):
     assert told in str(caught.value)
 
 
+def test_shares_of_every_task_are_summed():
+    class More(TaskSettings):
+        chat: float = 0.0
+
+    assert More(qa=0.5, chat=0.5).chat == 0.5
+    with pytest.raises(ValueError, match="the shares sum to 1.5"):
+        More(qa=1.0, chat=0.5)
+
+
 # In a run
 
 

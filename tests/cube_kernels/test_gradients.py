@@ -9,9 +9,10 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from cube_kernels import Alive, Lattice, Rule, RuleParameters, perceive, rollout
 from cube_kernels.lattice import BOUNDARIES
+from cube_kernels.update_rule import UPDATES
 from tests.conformance.cases import Case, draw_inputs
 
-SWITCHES = list(itertools.product(BOUNDARIES, ["depthwise", "gather"], ["residual", "replace", "gated", "leaky"]))
+SWITCHES = list(itertools.product(BOUNDARIES, ["depthwise", "gather"], UPDATES))
 
 
 def small_case(boundary, perception, update, activation="gelu", drive="none", **switches):

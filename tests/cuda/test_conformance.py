@@ -26,6 +26,7 @@ from tests.conformance.properties import (
     assert_same_bits,
     check_checkpoint_intervals,
     check_empty_batch,
+    check_step_size,
     check_zero_steps,
 )
 from tests.cuda.modules import only_clusters
@@ -102,6 +103,10 @@ def test_results_do_not_depend_on_the_order_in_which_threads_run(case, order, mo
     first = run(case, inputs, "cuda")
     monkeypatch.setenv("CUBE_EMULATED_ORDER", order)
     assert_same_bits(run(case, inputs, "cuda"), first)
+
+
+def test_any_update_that_takes_a_step_size_is_scaled():
+    check_step_size("cuda")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

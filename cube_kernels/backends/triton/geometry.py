@@ -43,6 +43,15 @@ def offset_table(lattice: Lattice, offsets: tuple[Offset, ...], mirrored: bool) 
     return -table if mirrored else table
 
 
+def has_images(boundary: str) -> bool:
+    """Whether positions beyond a face show cells that :func:`reach` does not find there by going the other way."""
+    if boundary in ("replicate", "reflecting"):
+        return True
+    if boundary in ("walls", "periodic", "absorbing"):
+        return False
+    raise NotImplementedError(f"triton: it knows no adjoint of boundary {boundary!r}")
+
+
 @constant
 def image_table(lattice: Lattice, offsets: tuple[Offset, ...]) -> np.ndarray[Any, Any]:
     """``[images, 3]``, int32: how far beyond the faces offsets reach, past the low ones if negative; ``(0, 0, 0)`` is
@@ -143,6 +152,7 @@ def _image_along(index, beyond, size, boundary: tl.constexpr):
         position = tl.where(beyond > 0, 2 * (size - 1), 0) + tl.where(beyond == 0, index, -index)
         return position, (position >= first) & (position <= last)
     else:
+        tl.static_assert(boundary == "replicate")
         position = tl.where(beyond == 0, index, tl.where(beyond > 0, last, first))
         return position, _folded(position, size, boundary) == index
 

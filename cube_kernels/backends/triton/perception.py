@@ -17,6 +17,7 @@ from torch import Tensor
 from cube_kernels.backends.triton.geometry import (
     block_of_cells,
     entry,
+    has_images,
     image_of,
     image_table,
     leads_back,
@@ -177,7 +178,7 @@ def add_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None, grad
 def _gather_adjoint(percepts: Tensor, lattice: Lattice, filters: Tensor | None, x: Tensor, add: bool) -> None:
     plan, rows = perception_plan(lattice, None if filters is None else filters.shape[0]), x.shape[0] * lattice.cells
     images, count = None, 1
-    if lattice.boundary in ("reflecting", "replicate"):
+    if has_images(lattice.boundary):
         images = image_table(lattice, _seen(lattice, plan), device=x.device)
         count = len(images)
     tensors = (percepts, filters, _offsets(lattice, plan, x, mirrored=True), images, count, x)

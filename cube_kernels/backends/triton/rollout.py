@@ -52,7 +52,7 @@ class Steps:
         self.sizes = (drive_stride, self.mask_stride, rule.hidden)
         low, high = rule.clamp or (0.0, 0.0)
         self.threshold, self.dead_value = (rule.alive.threshold, rule.alive.dead_value) if rule.alive else (0.0, 0.0)
-        pace = rule.step_size if rule.update == "residual" else 1.0  # a leaky cell's rate holds the step size
+        pace = rule.step_size if weights.rate is None else 1.0  # a leaky cell's rate holds the step size
         scale = 1 / rule.fire_rate if rule.fire_rescale else 1.0
         self.numbers = (
             schedule.seed,

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cube3d.config import ReaderSettings
+from cube3d.reader import contexts
 from cube3d.reader.contexts import ConvolutionContext, TransformerContext
 from cube_kernels import TokenReading
 
@@ -13,6 +15,11 @@ CONTEXTS = {
     "convolutions": lambda: ConvolutionContext(CHANNELS, HIDDEN, radius=2, layers=3),
     "transformer": lambda: TransformerContext(CHANNELS, HIDDEN, heads=4, max_length=LONGEST),
 }
+
+
+def test_every_context_of_the_settings_is_here_or_no_module_of_its_own():
+    assert {"lattice", "none", *contexts.CONTEXTS} == set(ReaderSettings.model_fields["context"].annotation.__args__)
+    assert contexts.CONTEXTS.keys() == CONTEXTS.keys()
 
 
 @pytest.fixture(params=CONTEXTS)

@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from cube_kernels import BackendError, CubeLayer, Lattice, Rule, perceive
+from cube_kernels.backends import triton
+from cube_kernels.backends.triton import geometry
 from cube_kernels.backends.triton.plan import names
 from cube_kernels.lattice import BOUNDARIES
 from cube_kernels.philox import fires
 from cube_kernels.rules import heat, life
+from tests.conformance.properties import check_step_size
 from tests.cube_kernels.test_rules import generations, heat_modes, numpy_life
 from tests.cube_kernels.test_truths import check_faces, check_transposes
 from tests.triton.addresses import check_the_last_rows
@@ -65,6 +68,19 @@ def test_nor_do_the_kernels_take_it_for_another(monkeypatch):
     lattice = Lattice((3, 4, 5), 2, boundary="outer")
     with pytest.raises(NotImplementedError, match="no boundary 'outer'"):
         perceive(torch.randn(1, *lattice.state_shape), lattice, backend="triton")
+
+
+def test_nor_in_the_adjoint(monkeypatch):
+    """Where the way there is told and the way back is not."""
+    monkeypatch.setitem(BOUNDARIES, "outer", BOUNDARIES["walls"])
+    monkeypatch.setattr(geometry, "_normal", lambda shift, size, boundary: shift)
+    lattice = Lattice((3, 4, 5), 2, boundary="outer")
+    with pytest.raises(NotImplementedError, match="no adjoint of boundary 'outer'"):
+        triton.perceive_adjoint(torch.randn(1, *lattice.shape, 12), lattice, None)
+
+
+def test_any_update_that_takes_a_step_size_is_scaled():
+    check_step_size("triton")
 
 
 def test_perception_is_differentiable_twice():
