@@ -44,9 +44,7 @@ def measured() -> dict[str, Callable[[], object]]:
     gradient, gradients = torch.empty_like(x), [None if w is None else torch.empty_like(w) for w in weights]
 
     def kernel_backward() -> None:
-        plan.backward(
-            "auto", schedule, x, weights, None, None, x, None, cotangent, None, gradient, gradients, None
-        )
+        plan.backward("auto", schedule, x, weights, None, None, x, None, cotangent, None, gradient, gradients, None)
 
     def forward(parameters: RuleParameters) -> torch.Tensor:
         return rollout(x, parameters, LATTICE, RULE, steps=1, backend="native")
