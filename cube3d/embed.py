@@ -19,6 +19,7 @@ from cube3d.files import replacing
 from cube3d.progress import Progress
 from cube3d.reader.model import ReaderModel
 from cube3d.run import Run
+from cube3d.strict import parse_json
 
 CHUNK = 2048
 """Texts that are embedded at a time."""
@@ -159,10 +160,10 @@ def _lines(file: Iterable[bytes], name: str, of_json: bool) -> Iterator[Line]:
     for number, raw in enumerate(file, start=1):
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            text = json.loads(text)["text"].strip() if of_json else text
+            text = parse_json(text, name, number)["text"].strip() if of_json else text
         except UnicodeDecodeError as error:
             raise UserError(f"{name}:{number}: the text is not UTF-8 (byte {error.start})") from error
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{name}:{number}: expected an object with a 'text', found {text[:60]!r}") from error
         if not text:
             raise UserError(f"{name}:{number}: the text is empty")
