@@ -91,7 +91,7 @@ def embed(run: Run, source: Path | None, out: Path | None) -> int:
 
     Raises:
         UserError: a run that is not trained, a file that cannot be read, another kind of ``out``; no text at all; with
-            the line, a text that is blank, not UTF-8, or of which nothing is known.
+            the line, a text that is blank, or not UTF-8; with their lines, the texts of which nothing is known.
     """
     if out is not None and out.suffix not in SUFFIXES:
         raise UserError(f"{out}: vectors are written as {' or '.join(SUFFIXES)}")
@@ -118,11 +118,14 @@ class Embedder:
         try:
             vectors = self._vectors(texts)
         except UserError:
-            for line in lines:  # which one it was
+            found = []
+            for line in lines:  # which ones it were
                 try:
                     self._run.ask([line.text])
                 except UserError as error:
-                    raise UserError(f"{line.place}: {error}") from error
+                    found.append(f"{line.place}: {error}")
+            if found:
+                raise UserError("\n".join(found)) from None
             raise
         return F.normalize(vectors, dim=-1)
 

@@ -124,7 +124,7 @@ def _drop_duplicates(sieve: _Sieve, threshold: float) -> None:
     for k, i in enumerate(left):
         # Many pairs may share a question, and many an answer; few share both.
         side, other = sorted((questions, answers), key=lambda side: side.count(k))
-        found = [j for j in side.matches(k) if other.texts[k].resembles(other.texts[j], threshold)]
+        found = [j for j in side.matches(k) if other.resemble(k, j)]
         if found:
             first = min(found)
             equal = all(side.texts[k].text == side.texts[first].text for side in (questions, answers))
