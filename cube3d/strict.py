@@ -102,7 +102,9 @@ def _twice_in_json(text: str, origin: object, line: int | None) -> str:
             if first != second:
                 break
     if line is not None:
-        return f"{origin}:{line}: the key {key!r} is there twice in one object, at characters {first + 1} and {second + 1}"
+        return (
+            f"{origin}:{line}: the key {key!r} is there twice in one object, at characters {first + 1} and {second + 1}"
+        )
     one, two = (text.count("\n", 0, place) + 1 for place in (first, second))
     return f"{origin}:{two}: the key {key!r} is there twice in one object, first in line {one}"
 

@@ -53,8 +53,8 @@ def compared(text: str) -> str:
     """A text without letter case and punctuation.
 
     A mark is punctuation only where a sentence has it: a comma behind a word, a question mark at the end of a line,
-    quotes or emphasis around words, an apostrophe or hyphen between letters. All others say something and stay, as those of
-    ``C++``, ``!=``, ``-5``, ``f(x)`` and ``*args`` do.
+    quotes or emphasis around words, an apostrophe or hyphen between letters. All others say something and stay, as
+    those of ``C++``, ``!=``, ``-5``, ``f(x)`` and ``*args`` do.
 
     >>> compared("Isn't “overfitting” bad, in C++?")
     'isn t overfitting bad in c++'
@@ -118,7 +118,7 @@ class Resembling:
         exact: dict[tuple[str, ...], int] = {}
         self._exact = [exact.setdefault(text.exact, len(exact)) for text in texts]
         self._parent = list(range(len(texts)))
-        # The texts that were added, by their rarest shingles as the smaller and as the larger one of two, class by class.
+        # Texts that were added, by their rarest shingles as the smaller and as the larger one of two, class by class.
         self._smaller: dict[int, list[list[int]]] = defaultdict(list)
         self._larger: dict[int, list[list[int]]] = defaultdict(list)
 

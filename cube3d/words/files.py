@@ -9,7 +9,6 @@ from typing import Any
 
 from cube3d.errors import UserError
 
-
 BOM = b"\xef\xbb\xbf"
 """The byte order mark that some editors put before UTF-8."""
 

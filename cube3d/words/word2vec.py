@@ -11,8 +11,8 @@ LONGEST = 1000
 """Bytes of a word."""
 
 USUAL = (1e-12, 1e6)
-"""Between which the numbers of a vector lie, apart from 0. Text that is taken for numbers, or numbers that are read from a
-wrong byte on, are mostly far from there."""
+"""Between which the numbers of a vector lie, apart from 0. Text that is taken for numbers is mostly far from there, and
+so are numbers that are read from a wrong byte on."""
 
 
 def read(cursor: Cursor) -> WordVectors:
@@ -60,7 +60,7 @@ def _end(cursor: Cursor, start: int, dim: int) -> int:
 
 def _likelihood(cursor: Cursor, begin: int, dim: int) -> tuple[int, bool]:
     """How many numbers of the vector that would begin there are usual, and whether a word follows it."""
-    numbers = np.abs(np.frombuffer(cursor.data, "<f4", dim, begin).astype(np.float64))
+    numbers = np.abs(np.frombuffer(cursor.data, "<f4", dim, begin))
     usual = int(((numbers == 0) | ((numbers > USUAL[0]) & (numbers < USUAL[1]))).sum())
     end = begin + 4 * dim
     word = cursor.data[end : end + LONGEST].removeprefix(b"\n").partition(b" ")[0]

@@ -24,7 +24,9 @@ def write_word2vec(path: Path, words: Sequence[str], matrix: Floats) -> None:
     """
     for word in words:
         if not word or any(mark in word for mark in " \t\r\n"):
-            raise UserError(f"{path}: word2vec's format cannot hold the word {word!r}: it is empty or holds white space")
+            raise UserError(
+                f"{path}: word2vec's format cannot hold the word {word!r}: it is empty or holds white space"
+            )
     if len(set(words)) != len(words):
         raise UserError(f"{path}: a word is there twice")
     with replacing(path) as temporary, temporary.open("wb") as file:

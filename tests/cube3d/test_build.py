@@ -205,7 +205,9 @@ def test_what_differs_in_a_mark_that_says_something_is_kept():
 )
 def test_a_mark_that_says_something_stays(one, other):
     assert compared(one) != compared(other)
-    text = "in a text that is long enough for its shingles to be the same ones nearly all of them, whatever it begins with"
+    text = (
+        "in a text that is long enough for its shingles to be the same ones nearly all of them, whatever it begins with"
+    )
     assert not Shingled(f"{one} {text}").resembles(Shingled(f"{other} {text}"), 0.7)
 
 
@@ -230,36 +232,40 @@ def test_punctuation_says_nothing(one, other):
     assert compared(one) == compared(other)
 
 
-def templated(count):
+def templated(side):
     """Pairs of one template: each word of a small vocabulary with each other."""
     draw = random.Random(0)
-    words = ["".join(draw.choice("bdfklmnprst") + draw.choice("aeiou") for _ in range(4)) for _ in range(40)]
-    made = [
-        Pair(f"How do I set the {a} of the {b} in production?", f"Open the page of the {b}, and choose its {a} there.", "f")
+    words = ["".join(draw.choice("bdfklmnprst") + draw.choice("aeiou") for _ in range(4)) for _ in range(side)]
+    return [
+        Pair(
+            f"How do I set the {a} of the {b} in production?",
+            f"Open the page of the {b}, and choose its {a} there.",
+            "f",
+        )
         for a in words
         for b in words
     ]
-    return made[:count]
 
 
 def test_templated_texts_are_not_compared_all_with_all():
-    """Four times the texts need not sixteen times the comparisons, nor all that share a template any."""
+    """Texts are compared that share a word that is filled in, of which there are twice as many among four times the
+    texts, and hardly any others."""
     counts = []
-    for size in (400, 1600):
-        texts = [Shingled(pair.question) for pair in templated(size)]
+    for side in (20, 40):
+        texts = [Shingled(pair.question) for pair in templated(side)]
         resembling = Resembling(texts, 0.9)
-        for i in range(size):
+        for i in range(len(texts)):
             list(resembling.matches(i))
             resembling.add(i)
         counts.append(resembling.comparisons)
-    assert counts[1] < 9 * counts[0]
-    assert counts[1] < 1600 * 1600 / 2 / 20
+    assert counts[1] < 10 * counts[0]
+    assert counts[1] < 1600 * 1600 / 2 / 8
 
 
 def test_texts_of_one_class_are_compared_with_few_of_it():
     """Long texts that differ in a word all resemble each other."""
     text = "This setting is described in the manual of the program, which says of each what it is for and why. " * 3
-    texts = [Shingled(f"{text}{pair.question.split()[5]}") for pair in templated(1600)[::40]]
+    texts = [Shingled(f"{text}{pair.question.split()[5]}") for pair in templated(20)[::20]]
     texts += [Shingled(f"{text}{a}{b}") for a in "abcdefgh" for b in "abcdefghijklmnop"]
     resembling = Resembling(texts, 0.9)
     for i in range(len(texts)):

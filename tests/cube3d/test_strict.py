@@ -80,8 +80,16 @@ PAIR = '{"question": "q", "answer": "a", "answer": "b"}'
     [
         ("a.jsonl", '{"question": "q", "answer": "a"}\n' + PAIR, "a.jsonl:2: the key 'answer' is there twice"),
         ("a.json", f"[\n{PAIR}]", "a.json:2: the key 'answer' is there twice in one object, first in line 2"),
-        ("a.json", '{"data": [],\n"data": []}', "a.json:2: the key 'data' is there twice in one object, first in line 1"),
-        ("a.csv", "question,answer, question\nq,a,r\n", "a.csv:1: the column 'question' is there twice, as number 1 and 3"),
+        (
+            "a.json",
+            '{"data": [],\n"data": []}',
+            "a.json:2: the key 'data' is there twice in one object, first in line 1",
+        ),
+        (
+            "a.csv",
+            "question,answer, question\nq,a,r\n",
+            "a.csv:1: the column 'question' is there twice, as number 1 and 3",
+        ),
         (
             "a.yml",
             "conversations:\n- [q, a]\nconversations:\n- [r, b]\n",

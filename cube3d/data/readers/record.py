@@ -19,7 +19,7 @@ REQUIRED = ("question", "answer")
 LABELS = ("domain", "difficulty", "group", "dialogue")
 
 
-def given(record: dict[str, Any]) -> dict[str, object]:
+def given(record: dict[str, Any]) -> dict[str, Any]:
     """The values of a record that say something: null and a blank label mean that there is none. A blank question or
     answer stays, to be named as such."""
 
@@ -76,7 +76,9 @@ def pair_of(path: Path, place: str, record: dict[str, object], window: int) -> P
     labels = {key: _text(where, key, record[key]) for key in LABELS if key in record}
     origin = _text(where, "source", record.get("source", ""))
     score = record.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)):
+    if score is not None and (
+        isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)
+    ):
         raise UserError(f"{where}: 'score' is {score!r}; expected a number")
     context = record.get("context", [])
     if not isinstance(context, list):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cube3d.data.readers.record import REQUIRED, Record, UniqueIds, given
@@ -50,9 +51,9 @@ def _check(path: Path, header: list[str]) -> None:
 
 def _convert(where: str, record: dict[str, object]) -> None:
     """Cells hold text; some of it stands for something else."""
-    for name, convert in (("score", float), ("context", lambda cell: parse_json(cell, where))):
+    converters: dict[str, Callable[[str], object]] = {"score": float, "context": lambda cell: parse_json(cell, where)}
+    for name, convert in converters.items():
         if name in record:
-            try:
+            # What cannot be converted is named where all records are checked.
+            with suppress(ValueError):
                 record[name] = convert(record[name])
-            except ValueError:  # what it is instead is said where all records are checked
-                continue
