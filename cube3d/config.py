@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -13,21 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cube3d.data import BUNDLED, CONTEXT_TURNS
 from cube3d.errors import UserError
+from cube3d.strict import YAML_NUMBER, parse_yaml, read_text
 from cube_kernels import Alive, Lattice, Rule, bind
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 3e-3 for a string; here it is a number, as in YAML 1.2."""
-
-
 class _Dumper(yaml.SafeDumper):
-    """Quotes the text "3e-3", which the loader would take for a number."""
+    """Quotes the text "3e-3", which :func:`cube3d.strict.parse_yaml` would take for a number."""
 
 
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
+_Dumper.add_implicit_resolver(*YAML_NUMBER)
 
 
 class Section(BaseModel):
@@ -539,14 +532,9 @@ def read_yaml(path: Path, kind: type[Section]) -> dict[str, Any]:
         kind: what the file should hold; an error shows its keys.
 
     Raises:
-        UserError: a file that cannot be read, or holds something else.
+        UserError: a file that cannot be read, holds something else, or has a key twice.
     """
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise UserError(f"{path}: not YAML ({error})") from error
+    values = parse_yaml(read_text(path), path)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -585,19 +573,18 @@ def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
 
 def load_section(kind: type[SectionType], path: Path | None, overrides: Sequence[str] = ()) -> SectionType:
     """Any section from a YAML file (None: the defaults) and overrides ``section.key=value``, the value in YAML.
+    Overrides are applied one after the other: each replaces what stands under its name, in the file or by one before.
 
     Raises:
-        UserError: a file that cannot be read, an override without "=", and what :func:`parse_section` raises.
+        UserError: a file that cannot be read, a key that is there twice, an override without "=", and what
+            :func:`parse_section` raises.
     """
     values = {} if path is None else read_yaml(path, kind)
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"override {override!r}: expected section.key=value, such as cube.steps=8")
-        try:
-            value = yaml.load(text, _Loader)
-        except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"override {override!r}: the value is not YAML ({error})") from error
+        value = parse_yaml(text, f"override {override!r}")
         try:
             set_value(values, name, value)
         except UserError as error:

@@ -19,6 +19,7 @@ from cube3d.files import replacing
 from cube3d.progress import Progress
 from cube3d.reader.model import ReaderModel
 from cube3d.run import Run
+from cube3d.strict import parse_json
 
 CHUNK = 2048
 """Texts that are embedded at a time."""
@@ -90,7 +91,7 @@ def embed(run: Run, source: Path | None, out: Path | None) -> int:
 
     Raises:
         UserError: a run that is not trained, a file that cannot be read, another kind of ``out``; no text at all; with
-            the line, a text that is blank, not UTF-8, or of which nothing is known.
+            the line, a text that is blank, or not UTF-8; with their lines, the texts of which nothing is known.
     """
     if out is not None and out.suffix not in SUFFIXES:
         raise UserError(f"{out}: vectors are written as {' or '.join(SUFFIXES)}")
@@ -117,11 +118,14 @@ class Embedder:
         try:
             vectors = self._vectors(texts)
         except UserError:
-            for line in lines:  # which one it was
+            found = []
+            for line in lines:  # which ones it were
                 try:
                     self._run.ask([line.text])
                 except UserError as error:
-                    raise UserError(f"{line.place}: {error}") from error
+                    found.append(f"{line.place}: {error}")
+            if found:
+                raise UserError("\n".join(found)) from None
             raise
         return F.normalize(vectors, dim=-1)
 
@@ -159,10 +163,10 @@ def _lines(file: Iterable[bytes], name: str, of_json: bool) -> Iterator[Line]:
     for number, raw in enumerate(file, start=1):
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            text = json.loads(text)["text"].strip() if of_json else text
+            text = parse_json(text, name, number)["text"].strip() if of_json else text
         except UnicodeDecodeError as error:
             raise UserError(f"{name}:{number}: the text is not UTF-8 (byte {error.start})") from error
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{name}:{number}: expected an object with a 'text', found {text[:60]!r}") from error
         if not text:
             raise UserError(f"{name}:{number}: the text is empty")

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cube3d.errors import StorageError, UserError
+from cube3d.errors import StorageError
+from cube3d.strict import parse_json, read_text
 
 
 @contextmanager
@@ -54,10 +55,5 @@ def save_json(path: Path, value: Any) -> None:
 
 
 def load_json(path: Path) -> Any:
-    """Raises UserError if the file is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+    """Raises UserError if the file is missing or not JSON, or an object in it has a key twice."""
+    return parse_json(read_text(path), path)

@@ -47,6 +47,7 @@ from cube3d.mixture import mix
 from cube3d.model import AnswerModel, CubeConfig, CubeModel, load_model
 from cube3d.progress import say
 from cube3d.reader.model import ReaderModel
+from cube3d.strict import parse_json_lines, read_text
 from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
 from cube3d.vectors import Parts, embed_parts
 from cube_kernels import CubeLayer
@@ -237,12 +238,13 @@ def load(folder: Path) -> Run:
     split = Split([], [], [])
     path = folder / "pairs.jsonl"
     try:
-        for i, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n")):
-            record = json.loads(line)
+        for i, (_, _, record) in enumerate(parse_json_lines(read_text(path), path)):
             getattr(split, record.pop("part")).append(i)
             groups.append(int(record.pop("answer_group")))
             pairs.append(Pair(**{**record, "context": tuple(record["context"])}))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except UserError:
+        raise
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: damaged: {error!r}") from error
     return Run(folder, settings, pairs, groups, split)
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from cube3d.config import Section, TeacherSettings
-from cube3d.data.duplicates import Shingled, resemblance_classes
+from cube3d.data.duplicates import Resembling, Shingled, resemblance_classes
 from cube3d.data.pairs import Pair, connected, normalized
 from cube3d.data.quality import QualitySettings, Verdict, judge_agreement, judge_coherence, judge_text
 from cube3d.data.readers import CONTEXT_TURNS
@@ -117,22 +117,22 @@ class _Sieve:
 
 
 def _drop_duplicates(sieve: _Sieve, threshold: float) -> None:
-    """Drops pairs both sides of which are said before."""
+    """Drops pairs both sides of which are said before by one that is kept."""
     left = sieve.left()
-    questions = {i: Shingled(sieve.pairs[i].prompt) for i in left}
-    answers = {i: Shingled(sieve.pairs[i].answer) for i in left}
-    classes = zip(*(resemblance_classes(list(side.values()), threshold) for side in (questions, answers)), strict=True)
-    # Within a class some resemble each other only through others, so each is compared with those that are kept.
-    kept: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, both in zip(left, classes, strict=True):
-        for other in kept[both]:
-            found = f"of {sieve.pairs[other].source}"
-            if questions[i].text == questions[other].text and answers[i].text == answers[other].text:
-                sieve.judge(i, Verdict(0, "a duplicate", found))
-            elif all(side[i].resembles(side[other], threshold) for side in (questions, answers)):
-                sieve.judge(i, Verdict(0, "a near-duplicate", found))
-        if not sieve.reason[i]:
-            kept[both].append(i)
+    questions = Resembling([Shingled(sieve.pairs[i].prompt) for i in left], threshold)
+    answers = Resembling([Shingled(sieve.pairs[i].answer) for i in left], threshold)
+    for k, i in enumerate(left):
+        # Many pairs may share a question, and many an answer; few share both.
+        side, other = sorted((questions, answers), key=lambda side: side.count(k))
+        found = [j for j in side.matches(k) if other.resemble(k, j)]
+        if found:
+            first = min(found)
+            equal = all(side.texts[k].text == side.texts[first].text for side in (questions, answers))
+            detail = f"of {sieve.pairs[left[first]].source}"
+            sieve.judge(i, Verdict(0, "a duplicate" if equal else "a near-duplicate", detail))
+        else:
+            questions.add(k)
+            answers.add(k)
 
 
 def _join_answers(sieve: _Sieve, threshold: float) -> None:

@@ -42,9 +42,16 @@ class Pair:
         return "\n".join((*self.context, self.question))
 
 
+_RAISED = str.maketrans(
+    {raised: f"^{plain}" for raised, plain in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁱⁿ", "0123456789+-in", strict=True)}
+    | {fraction: f" {fraction}" for fraction in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+)
+"""What NFKC would write on the line: 2⁵ is not 25, nor 1½ 11/2."""
+
+
 def normalized(text: str) -> str:
-    """Text as it is compared: Unicode NFKC, case folded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Text as it is compared: Unicode NFKC with ``^`` before what is raised, case folded, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text.translate(_RAISED)).casefold().split())
 
 
 def connected(keys: Iterable[Iterable[Hashable]]) -> list[int]:

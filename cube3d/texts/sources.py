@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from cube3d.data import Pair
-from cube3d.data.readers import DOCS, read_text
+from cube3d.data.readers import DOCS
 from cube3d.data.readers.docstrings import find_module, module_sources
 from cube3d.errors import UserError
+from cube3d.strict import parse_json_lines, read_text
 from cube3d.texts.dictionary import entries
 from cube3d.texts.sentences import is_prose, sentences
 
@@ -115,14 +115,8 @@ def _readme(module: str) -> str:
 
 
 def _of_objects(path: Path) -> Iterator[str]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line, record in parse_json_lines(read_text(path), path):
         place = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: not JSON ({error})") from error
         text = record.get("text") if isinstance(record, dict) else None
         if not (isinstance(text, str) and text.strip()):
             raise UserError(f"{place}: expected an object with a 'text' that is not blank, found {line.strip()[:60]!r}")

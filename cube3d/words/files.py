@@ -9,6 +9,9 @@ from typing import Any
 
 from cube3d.errors import UserError
 
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark that some editors put before UTF-8."""
+
 
 class Cursor:
     """A file that is mapped into memory, not loaded, and a position in it.

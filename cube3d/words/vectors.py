@@ -48,18 +48,30 @@ class WordVectors:
         rows: row ``i`` is the vector of word ``i``, ``[dim]``, float32; the rows of subwords follow.
         dim: width of the vectors.
         subwords: the rows of a word's parts, or None.
+        first_line: of the file, that of the first word, where each has a line of its own.
 
     Raises:
-        UserError: a word that is there twice.
+        UserError: a word that is there twice, with both places.
     """
 
-    def __init__(self, path: Path, words: list[str], rows: Rows, dim: int, subwords: Subwords | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        words: list[str],
+        rows: Rows,
+        dim: int,
+        subwords: Subwords | None = None,
+        first_line: int | None = None,
+    ) -> None:
         self.path, self.words, self.dim = path, words, dim
         self._rows, self._subwords = rows, subwords
         self._index: dict[str, int] = {}
         for i, word in enumerate(words):
             if self._index.setdefault(word, i) != i:
-                raise UserError(f"{path}: the word {word!r} is there twice, as number {self._index[word]} and {i}")
+                places = f"as number {self._index[word]} and {i}"
+                if first_line is not None:
+                    places += f", in line {self._index[word] + first_line} and {i + first_line}"
+                raise UserError(f"{path}: the word {word!r} is there twice, {places}")
 
     def __len__(self) -> int:
         return len(self.words)

@@ -16,15 +16,17 @@ def write_word2vec(path: Path, words: Sequence[str], matrix: Floats) -> None:
 
     Args:
         path: written whole or not at all.
-        words: without spaces and line ends, each once.
+        words: without spaces, tabs and line ends, each once.
         matrix: ``[words, dim]``, float32.
 
     Raises:
         UserError: a word that the format cannot hold, or a full disk.
     """
     for word in words:
-        if not word or any(mark in word for mark in " \r\n"):
-            raise UserError(f"{path}: word2vec's format cannot hold the word {word!r}: it is empty or holds a space")
+        if not word or any(mark in word for mark in " \t\r\n"):
+            raise UserError(
+                f"{path}: word2vec's format cannot hold the word {word!r}: it is empty or holds white space"
+            )
     if len(set(words)) != len(words):
         raise UserError(f"{path}: a word is there twice")
     with replacing(path) as temporary, temporary.open("wb") as file:

@@ -1,6 +1,8 @@
 """What a build keeps and drops, why, and in what numbers."""
 
 import json
+import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from cube3d.cli import main
 from cube3d.config import load_section, parse_section
 from cube3d.data import Pair, answer_groups, normalized, read_pairs
 from cube3d.data.build import BuildSettings, build
-from cube3d.data.duplicates import Shingled, resemblance_classes
+from cube3d.data.duplicates import Resembling, Shingled, compared, resemblance_classes
 from cube3d.data.write import record, save_pairs
 from cube3d.errors import UserError
 
@@ -157,6 +159,138 @@ def test_candidates_are_found_as_a_comparison_of_all_with_all_finds_them():
     assert 20 < len(alike) < 40
     classes = resemblance_classes(shingled, 0.7)
     assert {(a, b) for a in range(90) for b in range(a) if classes[a] == classes[b]} == alike
+
+
+LANGUAGES = [
+    Pair(f"What is the language {name} good for?", f"{name} is good for {use}, people say.", f"f:{name}")
+    for name, use in [("C", "drivers"), ("C++", "games"), ("C#", "windows")]
+]
+
+
+def test_what_differs_in_a_mark_that_says_something_is_kept():
+    same = [
+        replace(pair, answer="It depends on what you would like to do with it.", source=f"{pair.source} again")
+        for pair in LANGUAGES
+    ]
+    operators = [
+        Pair("How do I compare two values there?", f"Write `if a {mark} b`, and what follows is done.", f"f:{mark}")
+        for mark in ("==", "!=", "<=", ">=")
+    ]
+    pairs = [*LANGUAGES, *same, *operators]
+    assert build(pairs, settings(), []).dropped == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is C?", "What is C++?"),
+        ("What is C#?", "What is C++?"),
+        ("a == b", "a != b"),
+        ("x = -5", "x = 5"),
+        ("3.5 apples", "35 apples"),
+        ("What is 10³?", "What is 103?"),
+        ("It weighs 1½ kg", "It weighs 11⁄2 kg"),
+        ("What is 5!?", "What is 5?"),
+        ("What is f'(x)?", "What is f(x)?"),
+        ("What does *args do?", "What does **args do?"),
+        ("the type of '5'", "the type of 5"),
+        ("the type of 1. in Python", "the type of 1 in Python"),
+        ("split at ',' or", "split at '.' or"),
+        ("What is a[0]?", "What is a(0)?"),
+        ("[1, 2]", "(1, 2)"),
+        ("50 %", "50"),
+        ("What is a :: b", "What is a : b"),
+        ("What is ??", "What is ?"),
+    ],
+)
+def test_a_mark_that_says_something_stays(one, other):
+    assert compared(one) != compared(other)
+    text = (
+        "in a text that is long enough for its shingles to be the same ones nearly all of them, whatever it begins with"
+    )
+    assert not Shingled(f"{one} {text}").resembles(Shingled(f"{other} {text}"), 0.7)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is C++?", "what is  C++"),
+        ("What is C++?", "What is `C++`"),
+        ("Well, it's so.", "Well it’s so!"),
+        ("He said “no”; then he left.", 'He said "no", then he left'),
+        ("What does 'self' mean?", "What does self mean?"),
+        ("a near-duplicate", "a near–duplicate"),
+        ("a near-duplicate", "a near duplicate"),
+        ("It is *very* **good**.", "It is very good"),
+        ("It is ``this``...", "It is `this`"),
+        ("你好，世界。", "你好 世界"),
+        ("¿Por qué?", "Por qué"),
+        ("Ｃ＋＋", "C++"),
+    ],
+)
+def test_punctuation_says_nothing(one, other):
+    assert compared(one) == compared(other)
+
+
+def templated(side):
+    """Pairs of one template: each word of a small vocabulary with each other."""
+    draw = random.Random(0)
+    words = ["".join(draw.choice("bdfklmnprst") + draw.choice("aeiou") for _ in range(4)) for _ in range(side)]
+    return [
+        Pair(
+            f"How do I set the {a} of the {b} in production?",
+            f"Open the page of the {b}, and choose its {a} there.",
+            "f",
+        )
+        for a in words
+        for b in words
+    ]
+
+
+def test_templated_texts_are_not_compared_all_with_all():
+    """Texts are compared that share a word that is filled in, of which there are twice as many among four times the
+    texts, and hardly any others."""
+    counts = []
+    for side in (20, 40):
+        texts = [Shingled(pair.question) for pair in templated(side)]
+        resembling = Resembling(texts, 0.9)
+        for i in range(len(texts)):
+            list(resembling.matches(i))
+            resembling.add(i)
+        counts.append(resembling.comparisons)
+    assert counts[1] < 10 * counts[0]
+    assert counts[1] < 1600 * 1600 / 2 / 8
+
+
+def test_texts_of_one_class_are_compared_with_few_of_it():
+    """Long texts that differ in a word all resemble each other."""
+    text = "This setting is described in the manual of the program, which says of each what it is for and why. " * 3
+    texts = [Shingled(f"{text}{pair.question.split()[5]}") for pair in templated(20)[::20]]
+    texts += [Shingled(f"{text}{a}{b}") for a in "abcdefgh" for b in "abcdefghijklmnop"]
+    resembling = Resembling(texts, 0.9)
+    for i in range(len(texts)):
+        for other in resembling.matches(i):
+            resembling.join(i, other)
+        resembling.add(i)
+    assert len({resembling.number(i) for i in range(len(texts))}) == 1
+    assert resembling.comparisons < 2 * len(texts)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9, 1.0])
+def test_all_that_resemble_are_found_in_templated_texts_of_any_length(threshold):
+    draw = random.Random(1)
+    words = ANSWERS[0].split() + ANSWERS[1].split()
+    texts = []
+    for _ in range(40):
+        start = [draw.choice(words) for _ in range(draw.randint(1, 30))]
+        for _ in range(4):
+            changed = [draw.choice(words) if draw.random() < 0.05 else word for word in start]
+            texts.append(Shingled(" ".join(changed) + draw.choice(["", "", " 7", " !="])))
+    resembling = Resembling(texts, threshold)
+    for i, text in enumerate(texts):
+        expected = {j for j in range(i) if text.resembles(texts[j], threshold)}
+        assert set(resembling.matches(i)) == expected
+        resembling.add(i)
 
 
 # Teachers

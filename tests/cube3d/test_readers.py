@@ -1,10 +1,12 @@
 """Readers of pairs: what each format gives, and that each problem names the file and the line."""
 
+import csv
 import json
 
 import pytest
 
 from cube3d.data import BUNDLED, Pair, read_pairs
+from cube3d.data.write import record
 from cube3d.errors import UserError
 
 BOM = b"\xef\xbb\xbf"
@@ -386,3 +388,83 @@ def test_no_sources_name_what_can_be_given():
     with pytest.raises(UserError) as caught:
         read_pairs([])
     assert all(valid in str(caught.value) for valid in VALID)
+
+
+# What is absent, and what would be lost
+
+
+def test_pairs_that_a_build_wrote_go_through_csv(tmp_path):
+    """By Python's own writer, every value as text, lists as JSON."""
+    pairs = [
+        Pair("q", "a", "old.csv:3", "d", "easy", "g", ("one, two", "three"), "chat 1", "the web", 1.0),
+        Pair("r\n?", 'He said "b".', "old.csv:4", score=0.25),
+    ]
+    records = [record(pair) for pair in pairs]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]))
+        writer.writeheader()
+        for values in records:
+            cells = {k: json.dumps(v) if isinstance(v, list) else str(v) for k, v in values.items()}
+            writer.writerow(cells)
+    (tmp_path / "a.jsonl").write_text(jsonl(*records))
+    sides = [read_pairs([str(tmp_path / name)]) for name in ("a.csv", "a.jsonl")]
+    assert [record(pair) | {"source": ""} for pair in sides[0]] == [record(pair) | {"source": ""} for pair in sides[1]]
+    assert [pair.score for pair in sides[0]] == [1.0, 0.25]
+    assert sides[0][0].context == ("one, two", "three")
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "told"),
+    [
+        ("score", "high", "'score' is 'high'; expected a number"),
+        ("score", "nan", "'score' is nan; expected a number"),
+        ("context", "before", "'context' is 'before'; expected a list of texts"),
+        ("context", "[4]", "'context' is 4; expected text"),
+    ],
+)
+def test_a_csv_cell_of_another_type_names_line_and_value(problem, column, cell, told):
+    assert f"a.csv:3: {told}" in problem("a.csv", f"question,answer,{column}\nq,a,\nr,b,{cell}\n")
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_id_is_none(read, blank):
+    assert len(read("a.csv", f"id,question,answer\n{blank},q,a\n{blank},r,b\n7,s,c\n")) == 3
+    assert len(read("a.jsonl", jsonl({**GOOD, "id": blank}, {**GOOD, "id": blank}))) == 2
+    chats = read("b.jsonl", jsonl({"id": blank, "turns": ["q", "a"]}, {"id": None, "turns": ["r", "b"]}))
+    assert [pair.dialogue for pair in chats] == ["b.jsonl:1", "b.jsonl:2"]
+
+
+def test_ids_are_compared_without_the_space_around_them(problem):
+    assert "the id '7' is that of a.csv:2 already" in problem("a.csv", "id,question,answer\n7,q,a\n 7,r,b\n")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_null_is_absent(read, name):
+    absent = dict.fromkeys(
+        ["messages", "turns", "context", "domain", "difficulty", "group", "dialogue", "source", "score", "id"]
+    )
+    place = ":1" if name == "a.jsonl" else "[0]"
+    content = jsonl({**GOOD, **absent}) if name == "a.jsonl" else json.dumps([{**GOOD, **absent}])
+    assert read(name, content) == [Pair("q", "a", name + place)]
+    chat = {**absent, **dict.fromkeys(GOOD), "turns": ["q", "a"]}
+    content = jsonl(chat) if name == "a.jsonl" else json.dumps(chat)
+    assert read(name, content) == [Pair("q", "a", f"{name}{place} turn 2", dialogue=f"{name}{place}")]
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"turns": ["q", "a"], "question": "r"}, "has 'turns' and 'question'"),
+        ({"messages": ["q", "a"], "answer": "b"}, "has 'messages' and 'answer'"),
+        ({"turns": ["q", "a"], "messages": ["r", "b"]}, "has 'turns' and 'messages'"),
+        ({"turns": ["q", "a"], "context": ["before"]}, "has 'turns' and 'context'"),
+        ({"turns": ["q", "a"], **GOOD}, "has 'turns' and 'question' and 'answer'"),
+    ],
+)
+def test_a_conversation_and_a_pair_in_one_record_name_both(problem, record, told):
+    assert f"a.jsonl:2: {told}" in problem("a.jsonl", jsonl(GOOD, record))
+
+
+def test_json_with_a_conversation_beside_other_records_names_both(problem):
+    content = json.dumps({"turns": ["q", "a"], "data": [GOOD], "tags": ["x"]})
+    assert "the lists 'turns', 'data'" in problem("a.json", content)

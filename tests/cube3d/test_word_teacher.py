@@ -9,7 +9,7 @@ import torch
 
 from cube3d.config import TeacherSettings
 from cube3d.errors import UserError
-from cube3d.teachers import open_teacher
+from cube3d.teachers import embed, open_teacher
 from cube3d.teachers.words import WordTeacher
 from cube3d.words import write_word2vec
 
@@ -61,6 +61,20 @@ def test_a_fasttext_model_gives_unseen_words_a_vector():
 def test_a_text_without_a_known_word_is_named(path):
     with pytest.raises(UserError, match=r"no word of the text 'quark \+ gluon' has a vector"):
         WordTeacher(path).embed(["the river", "quark + gluon"])
+
+
+def test_texts_without_a_known_word_are_named_and_the_others_are_kept(path, monkeypatch):
+    texts = ["the river", "quark", "gluon + quark", "the stone"]
+    with pytest.raises(UserError, match=r"knows no word of 'quark', 'gluon \+ quark'; leave them out") as caught:
+        embed(WordTeacher(path), texts)
+    assert "What it gave for the others is kept" in str(caught.value)
+    monkeypatch.setattr(WordTeacher, "embed", None)  # what is found from here on was kept
+    assert embed(WordTeacher(path), ["the stone", "the river"]).shape == (2, 8)
+
+
+def test_a_message_names_no_more_than_ten_texts(path):
+    with pytest.raises(UserError, match=r"'quark 9' and 2 more; leave them out"):
+        embed(WordTeacher(path), [f"quark {i}" for i in range(12)])
 
 
 def test_a_missing_file_is_an_error(tmp_path):

@@ -217,8 +217,71 @@ def test_bytes_that_are_not_utf8_are_written_as_they_were(tmp_path):
     assert read_word_vectors(tmp_path / "words.vec").words == model.words
 
 
-@pytest.mark.parametrize("words", [["two words", "b"], ["", "b"], ["line\nend", "b"], ["b", "b"]])
+@pytest.mark.parametrize("words", [["two words", "b"], ["", "b"], ["line\nend", "b"], ["a\tb", "b"], ["b", "b"]])
 def test_words_that_the_format_cannot_hold_are_refused(words, tmp_path):
     with pytest.raises(UserError, match=r"cannot hold the word|there twice"):
         write_word2vec(tmp_path / "words.vec", words, VALUES[:2])
     assert list(tmp_path.iterdir()) == []
+
+
+# Files that editors and other tools touched
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf2 2\na 1 2\nb c 3 4\n",
+        b" 2 2\n a 1 2\n b c 3 4\n",
+        b"2\t2\na\t1\t2\nb c\t3\t4\n",
+        b"2\t 2 \r\na  1 \t2\t\r\nb c  3  4\r\n",
+        b"\xef\xbb\xbfa 1 2\nb c 3 4\n",
+        b"  a 1 2\nb c 3 4\n",
+        b"a\t1\t2\n\tb c\t3\t4\n",
+    ],
+    ids=["mark", "spaces", "tabs", "both", "GloVe, mark", "GloVe, spaces", "GloVe, tabs"],
+)
+def test_byte_order_mark_spaces_and_tabs_are_no_part_of_a_word(content, tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes(content)
+    vectors = read_word_vectors(path)
+    assert list(vectors) == ["a", "b c"]
+    assert vectors.matrix.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_binary_file_may_begin_with_a_byte_order_mark(tmp_path):
+    write_word2vec(tmp_path / "words.bin", ["a", "b"], VALUES[:2])
+    content = (tmp_path / "words.bin").read_bytes()
+    (tmp_path / "words.bin").write_bytes(b"\xef\xbb\xbf" + content)
+    vectors = read_word_vectors(tmp_path / "words.bin")
+    assert list(vectors) == ["a", "b"]
+    assert vectors.matrix.tobytes() == VALUES[:2].tobytes()
+
+
+def test_spaces_within_a_word_stay_as_they_are(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes(b"2 2\n.  .\t. 1 2\nx\x0b 3 4\n")
+    assert list(read_word_vectors(path)) == [".  .\t.", "x\x0b"]
+
+
+@pytest.mark.parametrize("header", [b"", b"3 2\n"], ids=["GloVe", "header"])
+def test_a_word_that_is_there_twice_names_both_lines(header, tmp_path):
+    path = tmp_path / "words.vec"
+    path.write_bytes(header + b"a 1 2\nb 1 2\na 3 4\n")
+    first = 2 if header else 1
+    with pytest.raises(UserError, match=f"'a' is there twice, as number 0 and 2, in line {first} and {first + 2}"):
+        read_word_vectors(path)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"], ids=["gensim", "word2vec"])
+@pytest.mark.parametrize("dim", [4, 50])
+def test_words_with_spaces_in_a_binary_file_lose_no_other(end, dim, tmp_path):
+    """Every byte of a number comes up, spaces too, and words of any length follow each other."""
+    draw = np.random.default_rng(dim)
+    words = [f"{i}{' x' * (i % 3)} York{'e' * (i % 5)}" if i % 2 else f"w{i}{'e' * (i % 7)}" for i in range(1000)]
+    matrix = draw.normal(0, 0.3, (len(words), dim)).astype(np.float32)
+    rows = [word.encode() + b" " + row.tobytes() + end for word, row in zip(words, matrix, strict=True)]
+    path = tmp_path / "words.bin"
+    path.write_bytes(f"{len(words)} {dim}\n".encode() + b"".join(rows))
+    vectors = read_word_vectors(path)
+    assert list(vectors) == words
+    assert vectors.matrix.tobytes() == matrix.tobytes()

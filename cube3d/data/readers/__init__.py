@@ -14,6 +14,7 @@ from cube3d.data.readers.record import Reader, pair_of
 from cube3d.data.readers.table import csv_file
 from cube3d.data.readers.text import txt
 from cube3d.errors import UserError
+from cube3d.strict import read_text
 
 BUNDLED = "bundled"
 """Name of the data set that ships with cube3d."""
@@ -80,18 +81,3 @@ def _read_file(path: Path, context: int) -> list[Pair]:
     if not pairs:
         raise UserError(f"{path}: holds no pairs")
     return pairs
-
-
-def read_text(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{path}:{line}: not UTF-8 (byte {error.object[error.start]:#04x}); convert the file"
-        ) from error
-    if "\0" in text:
-        raise UserError(f"{path}:{text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte; this is no text file")
-    return text

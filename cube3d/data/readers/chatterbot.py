@@ -10,6 +10,7 @@ import yaml
 from cube3d.data.readers.dialogue import replies
 from cube3d.data.readers.record import Record
 from cube3d.errors import UserError
+from cube3d.strict import parse_yaml_nodes
 
 EXPECTED = "'conversations', a list of lists of texts"
 
@@ -19,16 +20,7 @@ def chatterbot(path: Path, text: str) -> Iterator[Record]:
 
     Values are taken as they are written: ``yes`` and ``42`` are text.
     """
-    try:
-        root = yaml.compose(text, yaml.BaseLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not YAML ({error.problem})") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise UserError(f"{path}:{line}: not YAML (the character {chr(error.character)!r})") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: not YAML (nested too deeply)") from error
+    root = parse_yaml_nodes(text, path)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: expected {EXPECTED}")
     top = {key.value: value for key, value in root.value if isinstance(key, yaml.ScalarNode)}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cube3d.data.readers.record import Record
+from cube3d.data.readers.record import REQUIRED, Record
 from cube3d.errors import UserError
 
 TURNS = ("turns", "messages")
+TURN = (*REQUIRED, "context")
+"""What a record of one pair has in place of a conversation."""
+
 ROLES = ("user", "assistant", "system")
 
 
@@ -24,10 +27,15 @@ def replies(path: Path, place: str, record: dict[str, object]) -> Iterator[Recor
     those of the system set the stage and are no turn. The other names of the record are labels of each pair.
 
     Raises:
-        UserError: no list, a message without text, an unknown role, a conversation without a reply.
+        UserError: no list, a message without text, an unknown role, a conversation without a reply, two conversations
+            in a record, or one beside a question, an answer or a context.
     """
     where = f"{path}{place}"
     key = next(key for key in TURNS if key in record)
+    others = [name for name in (*TURNS, *TURN) if name != key and record.get(name)]
+    if others:
+        found = " and ".join(map(repr, (key, *others)))
+        raise UserError(f"{where}: has {found}; expected one conversation, or one pair without")
     messages = record[key]
     if not isinstance(messages, list):
         raise UserError(f"{where}: {key!r} is {messages!r}; expected a list of texts, or of objects with a role")
@@ -39,7 +47,7 @@ def replies(path: Path, place: str, record: dict[str, object]) -> Iterator[Recor
         ends = [i for i in range(1, len(roles)) if roles[i] == "assistant"]
     if not ends:
         raise UserError(f"{where}: {key!r} holds no reply; expected at least two turns")
-    labels = {name: value for name, value in record.items() if name not in TURNS}
+    labels = {name: value for name, value in record.items() if name != key}
     dialogue = record.get("id", f"{path.name}{place}")
     for end in ends:
         turn: dict[str, object] = {"question": texts[end - 1], "answer": texts[end], "context": texts[: end - 1]}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from cube3d.data.pairs import Pair
 from cube3d.errors import UserError
@@ -15,6 +17,18 @@ Reader = Callable[[Path, str], Iterator[Record]]
 
 REQUIRED = ("question", "answer")
 LABELS = ("domain", "difficulty", "group", "dialogue")
+
+
+def given(record: dict[str, Any]) -> dict[str, Any]:
+    """The values of a record that say something: null and a blank label mean that there is none. A blank question or
+    answer stays, to be named as such."""
+
+    def blank(value: object) -> bool:
+        return isinstance(value, str) and not value.strip()
+
+    return {
+        name: value for name, value in record.items() if value is not None and (name in REQUIRED or not blank(value))
+    }
 
 
 class UniqueIds:
@@ -29,8 +43,9 @@ class UniqueIds:
         name = record.get("id")
         if name is None:
             return
-        if not isinstance(name, str | int):
+        if isinstance(name, bool) or not isinstance(name, str | int):
             raise UserError(f"{self.path}{place}: 'id' is {name!r}; expected text or a whole number")
+        name = name.strip() if isinstance(name, str) else name
         if name in self.places:
             raise UserError(
                 f"{self.path}{place}: the id {name!r} is that of {self.path.name}{self.places[name]} already"
@@ -44,27 +59,28 @@ def pair_of(path: Path, place: str, record: dict[str, object], window: int) -> P
     Args:
         path: the file.
         place: of the record in it.
-        record: as it was read; names that no pair has are ignored.
+        record: what :func:`given` leaves of it; names that no pair has are ignored.
         window: how many of the turns before the question are kept.
 
     Raises:
         UserError: a value is missing, blank or of another type.
     """
     where = f"{path}{place}"
-    lacking = [key for key in REQUIRED if record.get(key) is None]
+    lacking = [key for key in REQUIRED if key not in record]
     if lacking:
         raise UserError(f"{where}: no {lacking[0]!r}; expected {' and '.join(map(repr, REQUIRED))}")
     values = {key: _text(where, key, record[key]) for key in REQUIRED}
     for key in REQUIRED:
         if not values[key]:
             raise UserError(f"{where}: the {key} is empty")
-    given = {key: record[key] for key in LABELS if record.get(key) is not None}
-    labels = {key: _text(where, key, value) for key, value in given.items()}
-    origin = "" if record.get("source") is None else _text(where, "source", record["source"])
+    labels = {key: _text(where, key, record[key]) for key in LABELS if key in record}
+    origin = _text(where, "source", record.get("source", ""))
     score = record.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+    if score is not None and (
+        isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)
+    ):
         raise UserError(f"{where}: 'score' is {score!r}; expected a number")
-    context = record.get("context") or []
+    context = record.get("context", [])
     if not isinstance(context, list):
         raise UserError(f"{where}: 'context' is {context!r}; expected a list of texts, the oldest turn first")
     turns = [_text(where, "context", turn) for turn in context]
