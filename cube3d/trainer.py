@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
@@ -22,6 +25,7 @@ from cube3d.audit import Check, check_each
 from cube3d.config import CurriculumSettings, TrainingSettings
 from cube3d.curriculum import competence
 from cube3d.errors import StorageError, UserError
+from cube3d.files import follow_umask
 from cube3d.metrics import LOSSES, measure
 from cube3d.model import AnswerModel
 from cube3d.progress import Progress, say
@@ -29,6 +33,9 @@ from cube3d.training_pairs import TrainingPairs
 from cube3d.vectors import Part
 
 CHECKPOINT_PREFIX = "checkpoint-"
+
+STATE = "trainer_state.json"
+"""The Trainer writes it after everything else: a checkpoint is whole that has it."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +137,8 @@ class Beside:
 
 
 class CheckpointingTrainer(Trainer):
-    """Saves checkpoints that are whole or not there, stops at a loss that is not a number, and logs each loss beside
-    the total.
+    """Saves checkpoints that are whole or not there and keeps the newest and the best, goes on from them wherever their
+    folder has been moved, stops at a loss that is not a number, and logs each loss beside the total.
 
     Args:
         groups: parameter groups with learning rates of their own; None: all parameters alike.
@@ -168,8 +175,37 @@ class CheckpointingTrainer(Trainer):
             self._parts.clear()
         super().log(logs, *args, **kwargs)
 
+    def go_on(self) -> None:
+        """Trains to the end, from the newest whole checkpoint of the folder or from the start.
+
+        Raises:
+            UserError: the checkpoint is of another number of processes, or the best one before it is missing.
+        """
+        whole = complete_checkpoints(Path(self.args.output_dir))
+        if whole:
+            check_processes(whole[-1], self.args.world_size)
+        self.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+
+    def _init_training_state(
+        self, max_steps: int, steps: int, epochs: int, checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        begin = super()._init_training_state(max_steps, steps, epochs, checkpoint, trial)
+        if checkpoint is None:
+            return begin
+        if self.state.best_global_step is not None:  # the Trainer noted where its folder was then
+            best = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{self.state.best_global_step}"
+            if not _is_whole(best):
+                raise UserError(f"{best}: is missing or damaged, and was the best model so far; put it back, or begin anew")
+            self.state.best_model_checkpoint = str(best)
+        return (epochs, 0) if self.control.should_training_stop else begin  # the patience had ended there
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            follow_umask(Path(output_dir or self.args.output_dir))
+
     def _save_rng_state(self, output_dir: str) -> None:
-        """Each process writes its own; ``trainer_state.json``, which comes next, must be the last file of all."""
+        """Each process writes its own; the state, which comes next, must be the last file of all."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
@@ -181,6 +217,16 @@ class CheckpointingTrainer(Trainer):
             kept = complete_checkpoints(folder)
             hint = f"{kept[-1].name} is whole: make room and resume" if kept else "there is no earlier one"
             raise StorageError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
+        if self.args.should_save:
+            self._forget_old()
+
+    def _forget_old(self) -> None:
+        """All but the newest and the best. The Trainer's own limit would take copies that somebody made beside them
+        for checkpoints, too."""
+        for step, path in _checkpoints(Path(self.args.output_dir)).items():
+            if step not in (self.state.global_step, self.state.best_global_step):
+                (path / STATE).unlink(missing_ok=True)  # at once: a process that is killed now leaves no half
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class AnswerTrainer(CheckpointingTrainer):
@@ -240,16 +286,27 @@ class AnswerTrainer(CheckpointingTrainer):
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints whose saving ended, oldest first. The Trainer writes ``trainer_state.json`` last, so one
-    that was killed while saving lacks it or has half of it."""
-    complete = []
+    """The checkpoints whose saving ended and that nothing has happened to since, oldest first."""
+    return [path for _, path in sorted(_checkpoints(folder).items()) if _is_whole(path)]
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """By their steps, whole or not; nothing else that lies beside them."""
+    found = {}
     for path in folder.glob(f"{CHECKPOINT_PREFIX}*"):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            continue
-        complete.append(path)
-    return sorted(complete, key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)))
+        step = path.name.removeprefix(CHECKPOINT_PREFIX)
+        if re.fullmatch("[0-9]+", step) and path.is_dir():
+            found[int(step)] = path
+    return found
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        with safe_open(checkpoint / "model.safetensors", "pt"):  # it compares the lengths
+            return all(zipfile.is_zipfile(path) for path in checkpoint.glob("*.pt*"))
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 def fit(
@@ -286,16 +343,13 @@ def fit(
             number, an unknown reporter, fewer mined negatives than asked for, or a batch that the processes cannot
             share.
     """
-    checkpoints = complete_checkpoints(folder)
     trainer = _trainer(model, train, validation, settings, folder, seed, beside)
-    if checkpoints:
-        check_processes(checkpoints[-1], trainer.args.world_size)
     bar = StepBar("training")
     if progress:
         trainer.add_callback(EpochLine())
         trainer.add_callback(bar)
     with closing(bar):
-        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        trainer.go_on()
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     checks = watch.checks(model.trainable())
     return Trained(trainer.state.log_history, checks)
@@ -366,7 +420,6 @@ def _trainer(
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
-        save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model=settings.stop_on,
         greater_is_better=settings.stop_on not in LOSSES,

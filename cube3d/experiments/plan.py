@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 
-from cube3d.config import Section, Settings, dump_settings, load_settings, parse_section, read_yaml
+from cube3d.config import Section, Seed, Settings, dump_settings, load_settings, parse_section, read_yaml
 from cube3d.errors import UserError
 from cube3d.files import replacing, save_json, save_text
 
@@ -28,12 +28,12 @@ from cube3d.files import replacing, save_json, save_text
 class Plan(Section):
     """What a search and an ablation have in common."""
 
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    seeds: list[Seed] = Field([0, 1, 2], min_length=1)
     """Each variant is trained once for each."""
 
     @field_validator("seeds")
     @classmethod
-    def _distinct(cls, seeds: list[int]) -> list[int]:
+    def _distinct(cls, seeds: list[Seed]) -> list[Seed]:
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"{seeds} repeats a seed")
         return seeds

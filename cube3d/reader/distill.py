@@ -25,8 +25,6 @@ from cube3d.trainer import (
     ParameterWatch,
     StepBar,
     Trained,
-    check_processes,
-    complete_checkpoints,
     shared,
 )
 from cube3d.vectors import Part
@@ -126,7 +124,6 @@ def distill(
         eval_strategy="no",
         save_strategy="steps",
         save_steps=1 / CHECKPOINTS,
-        save_total_limit=1,
         logging_strategy="steps",
         logging_steps=1 / 50,
         restore_callback_states_from_checkpoint=True,
@@ -161,11 +158,8 @@ def distill(
     if say is not None:
         trainer.add_callback(HeldOutLine(model, validation, say))
         trainer.add_callback(bar)
-    checkpoints = complete_checkpoints(folder)
-    if checkpoints:
-        check_processes(checkpoints[-1], arguments.world_size)
     with closing(bar):
-        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        trainer.go_on()
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     # The losses of the pairs wait for their turn.
     return Trained(
