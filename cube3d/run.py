@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -139,6 +140,14 @@ class Run:
         if isinstance(model, CubeModel) and model.config.mixture != (self.settings.mixture == "ridge"):
             raise UserError(f"{self.model_folder}: of another configuration: mixture differs")
         return model
+
+    def fingerprint(self) -> str:
+        """A hash of the files that a text's vector depends on."""
+        digest = hashlib.sha256()
+        for path in [self.ensemble_file, *sorted(self.model_folder.rglob("*"))]:
+            if path.is_file():
+                digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
 
     @property
     def texts_folder(self) -> Path:
@@ -310,7 +319,8 @@ def _train(run: Run, model: AnswerModel | None, checks: list[Check], progress: b
             run.settings.training,
             run.training_folder,
             run.settings.seed,
-            progress,
+            "training" if progress else None,
+            lines=progress,
         )
         checks += trained.checks
         if run.settings.cube.steps > 0:
@@ -326,9 +336,17 @@ def _train(run: Run, model: AnswerModel | None, checks: list[Check], progress: b
             run.parts,
             run.distilled_folder,
             run.training_folder / "distilling",
+            "distilling" if progress else None,
             say if progress else None,
         )
-        trained = tuned_reader(model, run.material, run.parts, run.training_folder / "tuning", progress)
+        trained = tuned_reader(
+            model,
+            run.material,
+            run.parts,
+            run.training_folder / "tuning",
+            "training" if progress else None,
+            progress,
+        )
         checks += trained.checks
         if run.settings.reader.context == "lattice" and run.settings.reader.steps > 0:
             checks.append(check_reading(model, run.parts.validation.text))

@@ -316,8 +316,9 @@ def fit(
     settings: TrainingSettings,
     folder: Path,
     seed: int,
-    progress: bool = False,
+    progress: str | None = None,
     beside: Beside | None = None,
+    lines: bool = False,
 ) -> Trained:
     """Trains the model in place and leaves it at its best validation metric (``settings.stop_on``).
 
@@ -335,8 +336,9 @@ def fit(
         settings: optimizer, schedule, curriculum and patience.
         folder: for the checkpoints.
         seed: of the data order.
-        progress: print a line an epoch.
+        progress: what the steps are shown as, such as "training"; None: they are not.
         beside: what else is minimized; None: nothing.
+        lines: print a line an epoch.
 
     Raises:
         UserError: a checkpoint could not be saved or is of another number of processes, a loss or prediction is not a
@@ -344,9 +346,10 @@ def fit(
             share.
     """
     trainer = _trainer(model, train, validation, settings, folder, seed, beside)
-    bar = StepBar("training")
-    if progress:
+    bar = StepBar(progress or "")
+    if lines:
         trainer.add_callback(EpochLine())
+    if progress is not None:
         trainer.add_callback(bar)
     with closing(bar):
         trainer.go_on()

@@ -96,6 +96,7 @@ def distill(
     settings: DistillationSettings,
     folder: Path,
     seed: int,
+    progress: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
     """Trains the reader in place. Where the folder holds checkpoints, it goes on from the newest whole one, bit for
@@ -108,6 +109,7 @@ def distill(
         settings: optimizer, schedule and losses.
         folder: for the checkpoints.
         seed: of the data order.
+        progress: what the steps are shown as, such as "distilling"; None: they are not.
         say: gets a line an epoch; None: silent.
 
     Raises:
@@ -154,9 +156,10 @@ def distill(
     )
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    bar = StepBar("distilling")
+    bar = StepBar(progress or "")
     if say is not None:
         trainer.add_callback(HeldOutLine(model, validation, say))
+    if progress is not None:
         trainer.add_callback(bar)
     with closing(bar):
         trainer.go_on()
