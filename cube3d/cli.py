@@ -153,9 +153,10 @@ def _search(options: argparse.Namespace) -> None:
     from cube3d.experiments.variants import describe
 
     base, plan = _begun(options, SearchPlan)
-    winner = search(options.out, base, plan)
+    winner = search(options.out, base, plan, storage=options.storage, alone=options.alone)
     print(f"best: {describe(winner['changes'])}  {plan.metric} {winner['score']:.4f} on validation")
-    print(f"its results on the test part: {options.out / 'winner.json'}")
+    if "test" in winner:
+        print(f"its results on the test part: {options.out / 'winner.json'}")
 
 
 def _ablate(options: argparse.Namespace) -> None:
@@ -223,6 +224,14 @@ def _parser() -> argparse.ArgumentParser:
 
     search = commands.add_parser("search", help="train many points of a space, choose by validation, test the winner")
     _add_plan(search)
+    search.add_argument(
+        "--storage",
+        help="share the search with other workers: URL of a database (postgresql+psycopg://..., sqlite:///...) or a file "
+        ".journal; each worker has a folder of its own",
+    )
+    search.add_argument(
+        "--alone", action="store_true", help="no other worker is at work: take over what killed ones had begun"
+    )
     search.set_defaults(command=_search)
 
     ablate = commands.add_parser("ablate", help="train one change at a time from a base; paired differences")
@@ -325,7 +334,8 @@ def _goes_on(options: argparse.Namespace, given: Sequence[str]) -> str:
     """The command that goes on where this one stopped; the same one where nothing was written yet."""
     begun = RESUMABLE[options.name]
     if begun is not None and (options.out / begun).exists():
-        return command(options.name, "--resume", "--out", options.out)
+        shared = ("--storage", options.storage) if getattr(options, "storage", None) else ()
+        return command(options.name, "--resume", "--out", options.out, *shared)
     if getattr(options, "seeds", None) is not None and not options.resume:
         return command(options.name, "--resume", *given[1:])
     return command(*given)
