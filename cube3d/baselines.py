@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,7 @@ def trained_baselines(
     methods: dict[str, Method] = {}
     for name, kind, config, train in jobs:
         saved = folder / name.replace(" ", "_")
+        training = folder / f".{saved.name}-training"
         if not saved.is_dir():
             from cube3d.trainer import fit
 
@@ -138,13 +140,15 @@ def trained_baselines(
                 task_mix(train, settings.data.tasks, settings.seed),
                 parts.validation,
                 settings.training,
-                folder / f".{saved.name}-training",
+                training,
                 settings.seed,
+                name,
             )
             if settings.mixture == "ridge":
                 of_these = replace(parts, train=train)
                 mix(model, ridge(of_these, residual=True), of_these, settings.training.stop_on)
             model.save(saved)
+        shutil.rmtree(training, ignore_errors=True)
         methods |= rows(name, load_model(kind, saved).to(cube.device))
     return methods
 

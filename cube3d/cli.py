@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +17,17 @@ from typing import TYPE_CHECKING
 from cube3d.config import Settings, differences, load_settings
 from cube3d.data.command import add_commands as add_data_commands
 from cube3d.errors import UserError
+from cube3d.files import holds_something
+from cube3d.hints import command
 from cube_kernels import BackendError
 
 if TYPE_CHECKING:
     from cube3d.answer import Answerer
     from cube3d.experiments.plan import SomePlan
+
+RESUMABLE = {"train": "config.yaml", "search": "plan.yaml", "ablate": "plan.yaml", "evaluate": None, "embed": None}
+"""Commands whose work goes on where it was interrupted, and the file of ``--out`` from which on ``--resume`` does it; to
+the others the same command does."""
 
 # Each command imports what it needs when it runs: transformers takes seconds.
 
@@ -41,7 +50,7 @@ def _train_seeds(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         folder = options.out / f"seed-{seed}"
         # An interrupt left some seeds done, one begun and the others not there.
-        resume = options.resume and folder.exists()
+        resume = options.resume and holds_something(folder)
         _train_one(folder, options.config, [*options.overrides, f"seed={seed}"], resume)
 
 
@@ -56,7 +65,7 @@ def _train_one(folder: Path, config: Path | None, overrides: Sequence[str], resu
         run = runs.start(folder, load_settings(config, overrides))
     runs.train(run)
     if os.environ.get("RANK", "0") == "0":  # of those that torchrun starts, one speaks
-        print(f"trained: {run.model_folder}; next: cube3d evaluate {folder}")
+        print(f"trained: {run.model_folder}; next: {command('evaluate', folder)}")
 
 
 def _require_same(saved: Settings, given: Settings, folder: Path) -> None:
@@ -127,7 +136,8 @@ def _print_answers(answerer: Answerer, questions: Sequence[str], options: argpar
     for question, answers in zip(questions, answerer.answer(questions, options.count), strict=True):
         if options.json:
             record = {"question": question, "answers": [asdict(answer) for answer in answers]}
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+            sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")  # JSON is UTF-8
+            sys.stdout.buffer.flush()
             continue
         if options.file is not None:
             print(question)
@@ -143,9 +153,10 @@ def _search(options: argparse.Namespace) -> None:
     from cube3d.experiments.variants import describe
 
     base, plan = _begun(options, SearchPlan)
-    winner = search(options.out, base, plan)
+    winner = search(options.out, base, plan, storage=options.storage, alone=options.alone)
     print(f"best: {describe(winner['changes'])}  {plan.metric} {winner['score']:.4f} on validation")
-    print(f"its results on the test part: {options.out / 'winner.json'}")
+    if "test" in winner:
+        print(f"its results on the test part: {options.out / 'winner.json'}")
 
 
 def _ablate(options: argparse.Namespace) -> None:
@@ -213,6 +224,14 @@ def _parser() -> argparse.ArgumentParser:
 
     search = commands.add_parser("search", help="train many points of a space, choose by validation, test the winner")
     _add_plan(search)
+    search.add_argument(
+        "--storage",
+        help="share the search with other workers: URL of a database (postgresql+psycopg://..., sqlite:///...) or a file "
+        ".journal; each worker has a folder of its own",
+    )
+    search.add_argument(
+        "--alone", action="store_true", help="no other worker is at work: take over what killed ones had begun"
+    )
     search.set_defaults(command=_search)
 
     ablate = commands.add_parser("ablate", help="train one change at a time from a base; paired differences")
@@ -273,23 +292,50 @@ def _seeds(text: str) -> list[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; a user's error is one message on stderr and exit status 2, an interrupt 130."""
-    options = _parser().parse_args(arguments)
+    """Runs one command; a user's error is one message on stderr and exit status 2, an interrupt 130, an output that
+    nobody reads any more 141."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(given)
     # Read when transformers is imported: its bars and notices would drown the run's own lines.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bar of GGUF files listens to nothing else
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that the terminal does not have is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.command(options)
     except (UserError, BackendError) as error:
         print(f"cube3d: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = f"; `cube3d {options.name} --resume --out {options.out}` goes on" if "resume" in options else ""
-        print(f"cube3d: interrupted{hint}", file=sys.stderr)
+        _say_how_to_go_on("interrupted", options, given)
         return 130
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is buffered would fail once more
+        if error.errno == errno.ENOSPC:
+            print(f"cube3d: the output cannot be written: {error.strerror}", file=sys.stderr)
+            return 2
+        if options.name in RESUMABLE:  # others end as any program does whose output `head` reads
+            _say_how_to_go_on("nobody reads the output any more", options, given)
+        return 141
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _say_how_to_go_on(why: str, options: argparse.Namespace, given: Sequence[str]) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of those that torchrun starts, one speaks
+        hint = f"; `{_goes_on(options, given)}` goes on" if options.name in RESUMABLE else ""
+        with suppress(BrokenPipeError):
+            print(f"cube3d: {why}{hint}", file=sys.stderr, flush=True)
+
+
+def _goes_on(options: argparse.Namespace, given: Sequence[str]) -> str:
+    """The command that goes on where this one stopped; the same one where nothing was written yet."""
+    begun = RESUMABLE[options.name]
+    if begun is not None and (options.out / begun).exists():
+        shared = ("--storage", options.storage) if getattr(options, "storage", None) else ()
+        return command(options.name, "--resume", "--out", options.out, *shared)
+    if getattr(options, "seeds", None) is not None and not options.resume:
+        return command(options.name, "--resume", *given[1:])
+    return command(*given)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cube3d.data import BUNDLED, CONTEXT_TURNS
 from cube3d.errors import UserError
@@ -25,6 +25,19 @@ _Dumper.add_implicit_resolver(*YAML_NUMBER)
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+MAX_SEED = 2**32 - 1
+"""numpy takes no greater one."""
+
+
+def _seed(value: int) -> int:
+    if not 0 <= value <= MAX_SEED:
+        raise ValueError(f"a seed is a whole number from 0 to {MAX_SEED}, got {value}")
+    return value
+
+
+Seed = Annotated[int, AfterValidator(_seed)]
 
 
 class TaskSettings(Section):
@@ -69,7 +82,7 @@ class DataSettings(Section):
     """Share of the answer groups that choose when to stop."""
     test: float = Field(0.25, gt=0, lt=1)
     """Share of the answer groups that nothing but the evaluation sees."""
-    test_seed: int | None = Field(None, ge=0)
+    test_seed: Seed | None = None
     """Seed of the choice of the test groups. None takes the run's seed; a number gives runs of different seeds one
     test part, so that what is chosen over several seeds has seen nothing of it."""
 
@@ -459,7 +472,7 @@ class Settings(Section):
     model: Literal["reader", "mapping"] = "reader"
     """What is trained: a reader of the question's text, which needs no teacher when it is asked, or a mapping of the
     teachers' vector of the question. Its own section is `reader` or `cube`."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     data: DataSettings = DataSettings()
     teachers: list[TeacherSettings] = Field([TeacherSettings()], min_length=1)
     ensemble: EnsembleSettings = EnsembleSettings()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -14,8 +18,8 @@ import torch.nn.functional as F
 from numpy.lib import format as npy
 from torch import Tensor
 
-from cube3d.errors import UserError
-from cube3d.files import replacing
+from cube3d.errors import StorageError, UserError
+from cube3d.files import load_json, locked, save_json
 from cube3d.progress import Progress
 from cube3d.reader.model import ReaderModel
 from cube3d.run import Run
@@ -56,20 +60,29 @@ class JSONLines:
 
 
 class NumpyFile:
-    """One array ``[texts, dim]``, float32, whose length is written when all texts are there."""
+    """One array ``[texts, dim]``, float32, whose length is written when all texts are there.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._count, self._dim = file, 0, 0
+    Args:
+        file: at its end.
+        count: texts that are in it already.
+    """
+
+    def __init__(self, file: BinaryIO, count: int) -> None:
+        self._file, self._count, self._dim = file, count, 0
 
     def add(self, texts: list[str], vectors: Tensor) -> None:
+        self._dim = vectors.shape[1]
         if not self._count:
-            self._dim = vectors.shape[1]
             self._write_header()
         self._file.write(vectors.numpy().astype("<f4").tobytes())
         self._count += len(texts)
 
     def close(self) -> None:
         """Puts the number of texts into the header, which has room for it."""
+        if not self._dim:  # nothing was added: all was there
+            self._file.seek(0)
+            npy.read_magic(self._file)
+            (_, self._dim), _, _ = npy.read_array_header_1_0(self._file)
         self._file.seek(0)
         self._write_header()
 
@@ -79,7 +92,7 @@ class NumpyFile:
 
 
 def embed(run: Run, source: Path | None, out: Path | None) -> int:
-    """Embeds every line of a file.
+    """Embeds every line of a file. Killed while it writes ``out``, the same call goes on where it was.
 
     Args:
         run: trained. A reader needs no teacher for it; a mapping embeds through its teachers.
@@ -92,26 +105,71 @@ def embed(run: Run, source: Path | None, out: Path | None) -> int:
     Raises:
         UserError: a run that is not trained, a file that cannot be read, another kind of ``out``; no text at all; with
             the line, a text that is blank, or not UTF-8; with their lines, the texts of which nothing is known.
+        BusyError: another process writes ``out``.
+
+    Example::
+
+        embed(load(Path("runs/mine")), Path("texts.txt"), Path("vectors.npy"))
     """
     if out is not None and out.suffix not in SUFFIXES:
         raise UserError(f"{out}: vectors are written as {' or '.join(SUFFIXES)}")
     embedder = Embedder(run)
-    with _opened(source) as (lines, total), _sink(out) as sink, closing(Progress("embedding", total)) as shown:
-        for chunk in _chunks(lines):
-            sink.add([line.text for line in chunk], embedder(chunk))
-            shown.advance(len(chunk))
+    with _opened(source) as texts, closing(Progress("embedding", texts.total)) as shown:
+        if out is None:
+            sink = JSONLines(sys.stdout.buffer)
+            for chunk in _chunks(texts.lines):
+                sink.add([line.text for line in chunk], embedder(chunk))
+                shown.advance(len(chunk))
+        else:
+            _write(embedder, texts, out, shown)
     return embedder.cut
+
+
+def _write(embedder: Embedder, texts: Texts, out: Path, shown: Progress) -> None:
+    """Into a folder beside ``out`` first, where a note says how far it has come, and of what."""
+    folder = out.with_name(f".{out.name}.embedding")
+    vectors, note = folder / f"vectors{out.suffix}", folder / "done.json"
+    with locked(folder):
+        of = [texts.digest, embedder.run.fingerprint()]
+        done = load_json(note) if texts.digest is not None and note.exists() and vectors.exists() else {}
+        if done.get("of") != of:
+            done = {"of": of, "texts": 0, "bytes": 0, "cut": 0}
+        try:
+            with vectors.open("r+b" if done["texts"] else "w+b") as file:
+                file.truncate(done["bytes"])
+                file.seek(0, os.SEEK_END)
+                embedder.cut = done["cut"]
+                shown.skip(done["texts"])
+                sink = NumpyFile(file, done["texts"]) if out.suffix == ".npy" else JSONLines(file)
+                for chunk in _chunks(texts.lines, done["texts"]):
+                    sink.add([line.text for line in chunk], embedder(chunk))
+                    file.flush()
+                    done |= {"texts": done["texts"] + len(chunk), "bytes": file.tell(), "cut": embedder.cut}
+                    save_json(note, done)
+                    shown.advance(len(chunk))
+                if isinstance(sink, NumpyFile):
+                    sink.close()
+            os.replace(vectors, out)
+        except OSError as error:
+            raise StorageError(f"{out}: could not be saved: {error}; nothing that was there has changed") from error
+        except StorageError:  # with more room it goes on
+            raise
+        except UserError:  # of the texts, which will not be the same again
+            shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
 
 
 class Embedder:
     """Lines to unit vectors ``[len(lines), dim]``, float32.
 
     Attributes:
+        run: trained.
         cut: how many of them a reader cut.
     """
 
     def __init__(self, run: Run) -> None:
-        self._run, self.cut = run, 0
+        self.run, self.cut = run, 0
 
     def __call__(self, lines: list[Line]) -> Tensor:
         texts = [line.text for line in lines]
@@ -121,7 +179,7 @@ class Embedder:
             found = []
             for line in lines:  # which ones it were
                 try:
-                    self._run.ask([line.text])
+                    self.run.ask([line.text])
                 except UserError as error:
                     found.append(f"{line.place}: {error}")
             if found:
@@ -130,9 +188,9 @@ class Embedder:
         return F.normalize(vectors, dim=-1)
 
     def _vectors(self, texts: list[str]) -> Tensor:
-        model = self._run.model
+        model = self.run.model
         if not isinstance(model, ReaderModel):
-            return self._run.ask(texts)
+            return self.run.ask(texts)
         found = model.encode(texts)
         limit = model.tokenizer.max_length
         full = [text for text, tokens in zip(texts, found, strict=True) if len(tokens) == limit]
@@ -140,22 +198,40 @@ class Embedder:
         return model.embed_tokens(found)
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What is to be embedded.
+
+    Attributes:
+        lines: one after the other.
+        total: how many they are, where that can be known.
+        digest: of them all, where that can be known.
+    """
+
+    lines: Iterator[Line]
+    total: int | None = None
+    digest: str | None = None
+
+
 @contextmanager
-def _opened(source: Path | None) -> Iterator[tuple[Iterator[Line], int | None]]:
-    """The lines, and how many there are where that can be known."""
+def _opened(source: Path | None) -> Iterator[Texts]:
     if source is None:
-        yield _lines(sys.stdin.buffer, "standard input", of_json=False), None
+        yield Texts(_lines(sys.stdin.buffer, "standard input", of_json=False))
         return
     try:
         file = source.open("rb")
     except OSError as error:
         raise UserError(f"{source}: cannot be read: {error.strerror}") from error
     with file:
-        total = None
+        total = digest = None
         if file.seekable():
-            total = sum(1 for _ in file)
+            total, digester = 0, hashlib.sha256()
+            for line in file:
+                total += 1
+                digester.update(line)
+            digest = digester.hexdigest()
             file.seek(0)
-        yield _lines(file, str(source), of_json=source.suffix == ".jsonl"), total
+        yield Texts(_lines(file, str(source), of_json=source.suffix == ".jsonl"), total, digest)
 
 
 def _lines(file: Iterable[bytes], name: str, of_json: bool) -> Iterator[Line]:
@@ -177,26 +253,9 @@ def _lines(file: Iterable[bytes], name: str, of_json: bool) -> Iterator[Line]:
         raise UserError(f"{name}: holds no text")
 
 
-def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    chunk: list[Line] = []
-    for line in lines:
-        chunk.append(line)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
+def _chunks(lines: Iterator[Line], done: int = 0) -> Iterator[list[Line]]:
+    """Of :data:`CHUNK` lines each, but for the last; without those that are done."""
+    for _ in islice(lines, done):
+        pass
+    while chunk := list(islice(lines, CHUNK)):
         yield chunk
-
-
-@contextmanager
-def _sink(out: Path | None) -> Iterator[Sink]:
-    if out is None:
-        yield JSONLines(sys.stdout.buffer)
-        return
-    with replacing(out) as temporary, temporary.open("wb") as file:
-        if out.suffix == ".jsonl":
-            yield JSONLines(file)
-            return
-        array = NumpyFile(file)
-        yield array
-        array.close()

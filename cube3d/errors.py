@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class StorageError(UserError):
     """Something could not be written. It says nothing of the input: the same call may succeed on another disk."""
+
+
+class BusyError(UserError):
+    """Another process is at work on the same thing. It says nothing of the input: the same call may succeed later."""

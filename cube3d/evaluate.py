@@ -13,6 +13,7 @@ from cube3d.baselines import CUBE, baselines, rows
 from cube3d.config import differences
 from cube3d.data import normalized
 from cube3d.errors import UserError
+from cube3d.files import locked
 from cube3d.intervals import Bootstrap, Floats
 from cube3d.methods import Method, measure_speeds
 from cube3d.metrics import METRICS, anisotropy, effective_dimensions, per_question
@@ -63,12 +64,26 @@ class Evaluation:
 
 def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
     """Measures the run's model and every baseline on its test part, and saves ``questions.json``,
-    ``metrics.json`` and ``teachers.json``.
+    ``metrics.json`` and ``teachers.json``. Killed while it trains baselines, the same call goes on where it was.
 
     Args:
         run: trained.
         say: gets a line for each baseline that is trained.
+
+    Raises:
+        UserError: the run is not trained.
+        BusyError: another process trains or evaluates the run.
+
+    Example::
+
+        evaluation = evaluate(load(Path("runs/mine")))
     """
+    _ = run.model  # before anything is written
+    with locked(run.folder):
+        return _evaluate(run, say)
+
+
+def _evaluate(run: Run, say: Callable[[str], None]) -> Evaluation:
     parts, test = run.parts, run.parts.test
     methods = all_methods(run, say)
     # For a method that reads the answers itself, the mean of the training answers as it reads them.

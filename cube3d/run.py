@@ -21,9 +21,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +44,8 @@ from cube3d.data.prepare import prepare
 from cube3d.data.tasks import task_mix
 from cube3d.device import find_device, training_process
 from cube3d.errors import UserError
-from cube3d.files import load_json, replacing, save_json, save_text
+from cube3d.files import holds_something, load_json, locked, replacing, save_json, save_text
+from cube3d.hints import command
 from cube3d.mixture import mix
 from cube3d.model import AnswerModel, CubeConfig, CubeModel, load_model
 from cube3d.progress import say
@@ -53,7 +56,12 @@ from cube3d.vectors import Parts, embed_parts
 from cube_kernels import CubeLayer
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from cube3d.reader.train import Material
+
+INPUTS = ("pairs.jsonl", "ensemble.safetensors")
+"""What a run is trained on, written before anything else but its configuration."""
 
 PART_NAMES = tuple(field.name for field in fields(Split))
 
@@ -95,7 +103,7 @@ class Run:
     @cached_property
     def ensemble(self) -> Ensemble:
         """The teachers as one: as they were fitted when training began, or fitted now."""
-        if self.config_file.exists():
+        if self.ensemble_file.exists():
             return load_ensemble(self.ensemble_file, self.settings.teachers)
         training = [self.pairs[i] for i in self.split.train]
         return fit_ensemble(
@@ -126,7 +134,8 @@ class Run:
             UserError: training has not ended, the folder is damaged, or the model is another run's.
         """
         if not self.model_folder.is_dir():
-            raise UserError(f"{self.folder}: training has not ended; `cube3d train --resume --out {self.folder}`")
+            hint = command("train", "--resume", "--out", self.folder)
+            raise UserError(f"{self.folder}: training has not ended; `{hint}` goes on")
         section = "reader" if self.settings.model == "reader" else "cube"
         model = load_model(_kind(self.settings), self.model_folder)
         own, saved = getattr(self.settings, section).model_dump(), getattr(model.config, section)
@@ -146,6 +155,14 @@ class Run:
             device = find_device("auto", "training.device")
             say(f"{error}; the model runs on {device}")
             return device
+
+    def fingerprint(self) -> str:
+        """A hash of the files that a text's vector depends on."""
+        digest = hashlib.sha256()
+        for path in [self.ensemble_file, *sorted(self.model_folder.rglob("*"))]:
+            if path.is_file():
+                digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
 
     @property
     def texts_folder(self) -> Path:
@@ -194,8 +211,11 @@ class Run:
         """
         path = self.folder / f"{name}.json"
         if not path.exists():
-            command = "evaluate" if name in ("questions", "metrics", "teachers") else "train"
-            raise UserError(f"{path}: not there yet; `cube3d {command}` writes it")
+            if name in ("questions", "metrics", "teachers"):
+                hint = command("evaluate", self.folder)
+            else:
+                hint = command("train", "--resume", "--out", self.folder)
+            raise UserError(f"{path}: not there yet; `{hint}` writes it")
         return load_json(path)
 
     def save_results(self, name: str, value: Any) -> None:
@@ -210,19 +230,27 @@ def start(folder: Path, settings: Settings) -> Run:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder")
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is not empty; name another folder, or go on with `cube3d train --resume`")
+    if holds_something(folder):
+        hint = ""
+        if (folder / "config.yaml").exists():
+            hint = f", or go on with the run in it: `{command('train', '--resume', '--out', folder)}`"
+        raise UserError(f"{folder}: is not empty; name another folder{hint}")
+    return _prepared(folder, settings)
+
+
+def _prepared(folder: Path, settings: Settings) -> Run:
     prepared = prepare(settings)
     return Run(folder, settings, prepared.pairs, prepared.groups, prepared.split)
 
 
 def _write_inputs(run: Run) -> None:
+    # The configuration first: with it a run that is killed here goes on.
+    save_text(run.config_file, dump_settings(run.settings))
     part_of = {i: name for name in PART_NAMES for i in getattr(run.split, name)}
     records = [{**asdict(p), "part": part_of[i], "answer_group": run.groups[i]} for i, p in enumerate(run.pairs)]
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     save_text(run.folder / "pairs.jsonl", "".join(lines))
     run.ensemble.save(run.ensemble_file)
-    save_text(run.config_file, dump_settings(run.settings))
 
 
 def load(folder: Path) -> Run:
@@ -232,8 +260,10 @@ def load(folder: Path) -> Run:
         UserError: the folder holds no run, or a damaged one.
     """
     if not (folder / "config.yaml").exists():
-        raise UserError(f"{folder}: holds no run; `cube3d train --out {folder}` makes one")
+        raise UserError(f"{folder}: holds no run; `{command('train', '--out', folder)}` makes one")
     settings = load_settings(folder / "config.yaml")
+    if not any((folder / name).exists() for name in (*INPUTS, "texts", "training", "model")):
+        return _prepared(folder, settings)  # killed before it had written its inputs
     pairs, groups = [], []
     split = Split([], [], [])
     path = folder / "pairs.jsonl"
@@ -250,34 +280,51 @@ def load(folder: Path) -> Run:
 
 
 def train(run: Run, progress: bool = True) -> None:
-    """Trains the run's model and writes it, history and audit; goes on from a checkpoint if there is one. Of several
-    processes the first one writes.
+    """Trains the run's model and writes it, history and audit; goes on from a checkpoint if there is one, and leaves a
+    trained run as it is. Of several processes the first one writes.
 
     Raises:
         UserError: an audit failed (``audit.json`` says which; no model is saved), the embedding does not fill
-            the cube, the device is not there, or what :func:`cube3d.trainer.fit` raises.
+            the cube, the device is not there, the folder holds a run of other settings by now, or what
+            :func:`cube3d.trainer.fit` raises.
+        BusyError: another process trains or evaluates the run.
     """
-    from cube3d.trainer import fit
-
-    checks: list[Check] = [check_split(run.pairs, run.groups, run.split)]
-    require(checks)
+    trained = run.model_folder.is_dir()
     process = training_process(run.settings.training.device)
+    process.wait_for_everyone()  # each has looked
+    if trained:
+        return
+    checks = [check_split(run.pairs, run.groups, run.split)]
+    require(checks)
+    # What is wrong with the input shows before a file is written.
+    _try_backend(run.settings, process.device)
     if progress and process.is_main_process:
         count = f", {process.num_processes} processes" if process.num_processes > 1 else ""
         say(f"training on {process.device}{count}")
-    _try_backend(run.settings, process.device)
-    reads = run.settings.model == "reader"
     with process.main_process_first():  # the others find the teacher's vectors in the cache
-        # What is wrong with the input shows before a file is written.
-        model = None if reads else new_model(run)
+        model = None if run.settings.model == "reader" else new_model(run)
         _ = run.ensemble
     process.wait_for_everyone()  # each has found the folder empty
-    begins = process.is_main_process and not run.config_file.exists()
+    with locked(run.folder) if process.is_main_process else nullcontext():
+        _train(run, model, checks, process, progress)
+
+
+def _train(run: Run, model: AnswerModel | None, checks: list[Check], process: PartialState, progress: bool) -> None:
+    from cube3d.trainer import fit
+
+    begins = process.is_main_process and not run.ensemble_file.exists()
+    if process.is_main_process and run.config_file.exists() and load_settings(run.config_file) != run.settings:
+        raise UserError(f"{run.folder}: holds a run of other settings, which began a moment ago; name another folder")
     if begins:
         _write_inputs(run)
+    process.wait_for_everyone()
+    if not run.ensemble_file.exists():
+        raise UserError(
+            f"{run.folder}: process {process.process_index} does not see what the first one wrote there; all hosts "
+            "of a run share its folder"
+        )
     if model is None:
         # The texts take long to embed: a run that is killed meanwhile has its inputs, and goes on.
-        process.wait_for_everyone()
         try:
             with process.main_process_first():
                 model = new_model(run)
@@ -293,7 +340,8 @@ def train(run: Run, progress: bool = True) -> None:
             run.settings.training,
             run.training_folder,
             run.settings.seed,
-            progress,
+            "training" if progress else None,
+            lines=progress,
         )
         checks += trained.checks
         if run.settings.cube.steps > 0:
@@ -309,9 +357,17 @@ def train(run: Run, progress: bool = True) -> None:
             run.parts,
             run.distilled_folder,
             run.training_folder / "distilling",
+            "distilling" if progress else None,
             say if progress else None,
         )
-        trained = tuned_reader(model, run.material, run.parts, run.training_folder / "tuning", progress)
+        trained = tuned_reader(
+            model,
+            run.material,
+            run.parts,
+            run.training_folder / "tuning",
+            "training" if progress else None,
+            progress,
+        )
         checks += trained.checks
         if run.settings.reader.context == "lattice" and run.settings.reader.steps > 0:
             checks.append(check_reading(model, run.parts.validation.text))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
+import shutil
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -14,7 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
@@ -25,6 +28,7 @@ from cube3d.config import CurriculumSettings, TrainingSettings
 from cube3d.curriculum import competence
 from cube3d.device import training_process
 from cube3d.errors import StorageError, UserError
+from cube3d.files import follow_umask
 from cube3d.metrics import LOSSES, measure
 from cube3d.model import AnswerModel
 from cube3d.progress import Progress, say
@@ -32,6 +36,9 @@ from cube3d.training_pairs import TrainingPairs
 from cube3d.vectors import Part
 
 CHECKPOINT_PREFIX = "checkpoint-"
+
+STATE = "trainer_state.json"
+"""The Trainer writes it after everything else: a checkpoint is whole that has it."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +175,8 @@ class Beside:
 
 
 class CheckpointingTrainer(Trainer):
-    """Saves checkpoints that are whole or not there, stops at a loss that is not a number, and logs each loss beside
-    the total.
+    """Saves checkpoints that are whole or not there and keeps the newest and the best, goes on from them wherever their
+    folder has been moved, stops at a loss that is not a number, and logs each loss beside the total.
 
     Args:
         groups: parameter groups with learning rates of their own, see :class:`Beside`; None: all parameters alike.
@@ -208,8 +215,39 @@ class CheckpointingTrainer(Trainer):
             self._parts.clear()
         super().log(logs, *args, **kwargs)
 
+    def go_on(self) -> None:
+        """Trains to the end, from the newest whole checkpoint of the folder or from the start.
+
+        Raises:
+            UserError: the checkpoint is of another number of processes, or the best one before it is missing.
+        """
+        whole = complete_checkpoints(Path(self.args.output_dir))
+        if whole:
+            check_processes(whole[-1], self.args.world_size)
+        self.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+
+    def _init_training_state(
+        self, max_steps: int, steps: int, epochs: int, checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        begin = super()._init_training_state(max_steps, steps, epochs, checkpoint, trial)
+        if checkpoint is None:
+            return begin
+        if self.state.best_global_step is not None:  # the Trainer noted where its folder was then
+            best = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{self.state.best_global_step}"
+            if not _is_whole(best):
+                raise UserError(
+                    f"{best}: is missing or damaged, and was the best model so far; put it back, or begin anew"
+                )
+            self.state.best_model_checkpoint = str(best)
+        return (epochs, 0) if self.control.should_training_stop else begin  # the patience had ended there
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            follow_umask(Path(output_dir or self.args.output_dir))
+
     def _save_rng_state(self, output_dir: str) -> None:
-        """Each process writes its own; ``trainer_state.json``, which comes next, must be the last file of all."""
+        """Each process writes its own; the state, which comes next, must be the last file of all."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
@@ -221,6 +259,16 @@ class CheckpointingTrainer(Trainer):
             kept = complete_checkpoints(folder)
             hint = f"{kept[-1].name} is whole: make room and resume" if kept else "there is no earlier one"
             raise StorageError(f"{folder}: a checkpoint could not be saved: {error}; {hint}") from error
+        if self.args.should_save:
+            self._forget_old()
+
+    def _forget_old(self) -> None:
+        """All but the newest and the best. The Trainer's own limit would take copies that somebody made beside them
+        for checkpoints, too."""
+        for step, path in _checkpoints(Path(self.args.output_dir)).items():
+            if step not in (self.state.global_step, self.state.best_global_step):
+                (path / STATE).unlink(missing_ok=True)  # at once: a process that is killed now leaves no half
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class AnswerTrainer(CheckpointingTrainer):
@@ -281,16 +329,27 @@ class AnswerTrainer(CheckpointingTrainer):
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints whose saving ended, oldest first. The Trainer writes ``trainer_state.json`` last, so one
-    that was killed while saving lacks it or has half of it."""
-    complete = []
+    """The checkpoints whose saving ended and that nothing has happened to since, oldest first."""
+    return [path for _, path in sorted(_checkpoints(folder).items()) if _is_whole(path)]
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """By their steps, whole or not; nothing else that lies beside them."""
+    found = {}
     for path in folder.glob(f"{CHECKPOINT_PREFIX}*"):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            continue
-        complete.append(path)
-    return sorted(complete, key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)))
+        step = path.name.removeprefix(CHECKPOINT_PREFIX)
+        if re.fullmatch("[0-9]+", step) and path.is_dir():
+            found[int(step)] = path
+    return found
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        with safe_open(checkpoint / "model.safetensors", "pt"):  # it compares the lengths
+            return all(zipfile.is_zipfile(path) for path in checkpoint.glob("*.pt*"))
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 def fit(
@@ -300,8 +359,9 @@ def fit(
     settings: TrainingSettings,
     folder: Path,
     seed: int,
-    progress: bool = False,
+    progress: str | None = None,
     beside: Beside | None = None,
+    lines: bool = False,
 ) -> Trained:
     """Trains the model in place, on ``settings.device``, and leaves it on the CPU, at
     its best validation metric (``settings.stop_on``).
@@ -320,24 +380,23 @@ def fit(
         settings: optimizer, schedule, curriculum and patience.
         folder: for the checkpoints.
         seed: of the data order.
-        progress: print a line an epoch.
+        progress: what the steps are shown as, such as "training"; None: they are not.
         beside: what else is minimized; None: nothing.
+        lines: print a line an epoch.
 
     Raises:
         UserError: a checkpoint could not be saved or is of another number of processes, a loss or prediction is not a
             number, an unknown reporter, fewer mined negatives than asked for, or a batch that the processes cannot
             share.
     """
-    checkpoints = complete_checkpoints(folder)
     trainer = _trainer(model, train, validation, settings, folder, seed, beside)
-    if checkpoints:
-        check_processes(checkpoints[-1], trainer.args.world_size)
-    bar = StepBar("training")
-    if progress:
+    bar = StepBar(progress or "")
+    if lines:
         trainer.add_callback(EpochLine())
+    if progress is not None:
         trainer.add_callback(bar)
     with closing(bar):
-        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        trainer.go_on()
     model.cpu()
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     checks = watch.checks(model.trainable())
@@ -409,7 +468,6 @@ def _trainer(
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
-        save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model=settings.stop_on,
         greater_is_better=settings.stop_on not in LOSSES,

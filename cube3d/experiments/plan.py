@@ -20,20 +20,20 @@ from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 
-from cube3d.config import Section, Settings, dump_settings, load_settings, parse_section, read_yaml
+from cube3d.config import Section, Seed, Settings, dump_settings, load_settings, parse_section, read_yaml
 from cube3d.errors import UserError
-from cube3d.files import replacing, save_json, save_text
+from cube3d.files import holds_something, replacing, save_json, save_text
 
 
 class Plan(Section):
     """What a search and an ablation have in common."""
 
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    seeds: list[Seed] = Field([0, 1, 2], min_length=1)
     """Each variant is trained once for each."""
 
     @field_validator("seeds")
     @classmethod
-    def _distinct(cls, seeds: list[int]) -> list[int]:
+    def _distinct(cls, seeds: list[Seed]) -> list[Seed]:
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"{seeds} repeats a seed")
         return seeds
@@ -49,7 +49,7 @@ def read_plan(path: Path, kind: type[SomePlan]) -> SomePlan:
 
 def require_new(folder: Path) -> None:
     """Raises UserError if the folder holds something."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if (folder.exists() and not folder.is_dir()) or holds_something(folder):
         raise UserError(f"{folder}: is not empty; name another folder, or go on with --resume")
 
 

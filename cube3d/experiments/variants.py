@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cube3d import run as runs
 from cube3d.config import Settings, dump_settings, parse_settings, set_value
 from cube3d.data import normalized
-from cube3d.errors import StorageError, UserError
+from cube3d.errors import BusyError, StorageError, UserError
 from cube3d.intervals import Floats
 from cube3d.metrics import per_question
 from cube3d.run import Run
@@ -84,13 +84,14 @@ class Variants:
             InfeasibleError: it cannot be trained, or holds out other questions than the base.
             UserError: a change does not reach the run.
             StorageError: something could not be written; nothing is wrong with the variant.
+        BusyError: another process trains one of its runs; nothing is wrong with the variant.
         """
         try:
             return [
                 self._trained(changes, seed, held_out)
                 for seed, held_out in zip(self._seeds, self._held_out, strict=True)
             ]
-        except (StorageError, UnreachedError):
+        except (BusyError, StorageError, UnreachedError):
             raise
         except (UserError, BackendError) as error:
             raise InfeasibleError(str(error)) from error
@@ -119,8 +120,8 @@ class Variants:
             raise UserError("it holds out other questions than the base, so that their scores cannot be compared")
         if not run.model_folder.is_dir():
             runs.train(run, progress=False)
-            for folder in (run.training_folder, run.texts_folder):  # those of many runs would fill the disk
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in (run.training_folder, run.texts_folder):  # those of many runs would fill the disk
+            shutil.rmtree(folder, ignore_errors=True)
         return run
 
 

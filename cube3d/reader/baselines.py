@@ -78,7 +78,7 @@ def _model2vec(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
     if not folder.is_dir():
         say(f"training the baseline {name}")
     training = folder.with_name(f".{folder.name}-training")
-    distilled_reader(model, run.material, run.parts, folder, training, None)
+    distilled_reader(model, run.material, run.parts, folder, training, name)
     shutil.rmtree(training, ignore_errors=True)
     return {"Model2Vec": static_method(static), name: _method(model)}
 
@@ -127,10 +127,10 @@ def _mapping_cube(run: Run, say: Callable[[str], None]) -> Method:
         torch.manual_seed(defaults.seed)
         dim = run.parts.train.answer.shape[1]
         model = CubeModel(CubeConfig(dim=dim, cube=defaults.cube.model_dump(), loss=defaults.loss.model_dump()))
-        fit(model, run.parts.train, run.parts.validation, defaults.training, training, defaults.seed)
+        fit(model, run.parts.train, run.parts.validation, defaults.training, training, defaults.seed, MAPPING)
         mix(model, ridge(run.parts, residual=True), run.parts, defaults.training.stop_on)
         model.save(folder)
-        shutil.rmtree(training)
+    shutil.rmtree(training, ignore_errors=True)
     cube = load_model(CubeModel, folder).to(run.model.device)
     teacher, size = _teacher_reads(run), _teacher_size(run)
     return Method(
@@ -148,10 +148,10 @@ def _trained(name: str, settings: ReaderSettings, run: Run, say: Callable[[str],
     if not tuned.is_dir():
         say(f"training the baseline {name}")
         model = new_reader(run.material, settings, run.parts.train.answer.shape[1])
-        distilled_reader(model, run.material, run.parts, folder / "distilled", training / "distilling", None)
-        tuned_reader(model, run.material, run.parts, training / "tuning", False)
+        distilled_reader(model, run.material, run.parts, folder / "distilled", training / "distilling", name)
+        tuned_reader(model, run.material, run.parts, training / "tuning", f"{name} on pairs")
         model.save(tuned)
-        shutil.rmtree(training)
+    shutil.rmtree(training, ignore_errors=True)
     return load_model(ReaderModel, tuned).to(run.model.device)
 
 

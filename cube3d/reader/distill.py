@@ -26,8 +26,6 @@ from cube3d.trainer import (
     ProcessArguments,
     StepBar,
     Trained,
-    check_processes,
-    complete_checkpoints,
     shared,
 )
 from cube3d.vectors import Part
@@ -100,6 +98,7 @@ def distill(
     folder: Path,
     seed: int,
     device: str,
+    progress: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
     """Trains the reader in place, and leaves it on the CPU. Where the folder holds checkpoints, it goes on from the
@@ -113,6 +112,7 @@ def distill(
         folder: for the checkpoints.
         seed: of the data order.
         device: where; see :func:`cube3d.device.training_process`.
+        progress: what the steps are shown as, such as "distilling"; None: they are not.
         say: gets a line an epoch; None: silent.
 
     Raises:
@@ -129,7 +129,6 @@ def distill(
         eval_strategy="no",
         save_strategy="steps",
         save_steps=1 / CHECKPOINTS,
-        save_total_limit=1,
         logging_strategy="steps",
         logging_steps=1 / 50,
         label_names=["target"],
@@ -155,15 +154,13 @@ def distill(
     )
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    bar = StepBar("distilling")
+    bar = StepBar(progress or "")
     if say is not None:
         trainer.add_callback(HeldOutLine(model, validation, say))
+    if progress is not None:
         trainer.add_callback(bar)
-    checkpoints = complete_checkpoints(folder)
-    if checkpoints:
-        check_processes(checkpoints[-1], arguments.world_size)
     with closing(bar):
-        trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+        trainer.go_on()
     model.cpu()
     watch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ParameterWatch))
     # The losses of the pairs wait for their turn.

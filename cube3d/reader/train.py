@@ -175,7 +175,8 @@ def distilled_reader(
     parts: Parts,
     folder: Path,
     training: Path,
-    say: Callable[[str], None] | None,
+    progress: str | None,
+    say: Callable[[str], None] | None = None,
 ) -> list[Check]:
     """Distills the reader and saves it, with the log; takes what is there instead.
 
@@ -185,6 +186,7 @@ def distilled_reader(
         parts: the validation part is measured after every epoch.
         folder: of the distilled model.
         training: folder of the checkpoints.
+        progress: what the steps are shown as; None: they are not.
         say: gets a line an epoch; None: silent.
 
     Returns:
@@ -205,6 +207,7 @@ def distilled_reader(
                 training,
                 settings.seed,
                 settings.training.device,
+                progress,
                 say,
             )
         process = PartialState()
@@ -218,7 +221,14 @@ def distilled_reader(
     return [Check(**check) for check in load_json(folder / AUDIT)]
 
 
-def tuned_reader(model: ReaderModel, material: Material, parts: Parts, training: Path, progress: bool) -> Trained:
+def tuned_reader(
+    model: ReaderModel,
+    material: Material,
+    parts: Parts,
+    training: Path,
+    progress: str | None,
+    lines: bool = False,
+) -> Trained:
     """Tunes a distilled reader on the training pairs, in place; goes on from a checkpoint.
 
     Args:
@@ -226,7 +236,8 @@ def tuned_reader(model: ReaderModel, material: Material, parts: Parts, training:
         material: the texts, on which distillation goes on.
         parts: the pairs.
         training: folder of the checkpoints.
-        progress: print a line an epoch.
+        progress: what the steps are shown as; None: they are not.
+        lines: print a line an epoch.
 
     Raises:
         UserError: see :func:`cube3d.trainer.fit`.
@@ -242,4 +253,4 @@ def tuned_reader(model: ReaderModel, material: Material, parts: Parts, training:
         settings.seed,
     )
     pairs = task_mix(parts.train, settings.data.tasks, settings.seed)
-    return fit(model, pairs, parts.validation, settings.training, training, settings.seed, progress, beside)
+    return fit(model, pairs, parts.validation, settings.training, training, settings.seed, progress, beside, lines)

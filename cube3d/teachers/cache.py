@@ -23,11 +23,20 @@ CACHE_VARIABLE = "CUBE3D_CACHE"
 
 
 def cache_folder() -> Path:
-    """``CUBE3D_CACHE``, or ``cube3d`` in the user's cache folder."""
+    """``CUBE3D_CACHE``, or ``cube3d`` in the user's cache folder.
+
+    Raises:
+        StorageError: the user has no home folder, and no variable names another.
+    """
     named = os.environ.get(CACHE_VARIABLE)
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cube3d"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cube3d"
+    except RuntimeError as error:
+        raise StorageError(
+            f"this user has no home folder to keep the teacher cache in; {CACHE_VARIABLE} names one"
+        ) from error
 
 
 CHUNK = 512

@@ -13,6 +13,7 @@ from cube3d.cli import main
 from cube3d.config import dump_settings, load_settings, parse_settings
 from cube3d.data import Pair, Split
 from cube3d.errors import UserError
+from cube3d.hints import command
 from cube3d.model import CubeConfig, CubeModel, MLPModel, load_model
 from tests.cube3d.conftest import CUBE, TOPICS, TRAINING, train_in_one_and_two_processes
 
@@ -53,7 +54,7 @@ def test_asking_nothing_or_asking_an_untrained_run_is_refused(trained_run, tmp_p
 def test_a_run_that_is_not_evaluated_has_no_report(config_file, tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(["train", "--config", str(config_file), "--out", str(folder), "training.epochs=3"]) == 0
-    assert "`cube3d evaluate` writes it" in refusal(capsys, "report", folder)
+    assert f"`{command('evaluate', folder)}` writes it" in refusal(capsys, "report", folder)
 
 
 def test_a_folder_that_holds_something_is_not_written_over(trained_run, config_file, capsys):
