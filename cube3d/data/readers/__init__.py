@@ -55,8 +55,8 @@ def read_pairs(sources: Sequence[str], context: int = CONTEXT_TURNS) -> list[Pai
 
     Raises:
         UserError: no source, an unknown format, a file that cannot be read or is not UTF-8, a line that is not
-            what the format says, a blank question or answer, a key, a column or an id that is there twice, a conversation
-            and a question in one record.
+            what the format says, a blank question or answer, a key, a column or an id that is there twice, a
+            conversation and a question in one record.
     """
     if not sources:
         raise UserError(f"no pairs: name files ({VALID})")
