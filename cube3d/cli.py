@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cube3d.config import Settings, differences, load_settings
 from cube3d.data.command import add_commands as add_data_commands
@@ -207,8 +207,30 @@ def _export(options: argparse.Namespace) -> None:
     print(f"exported: {ROUTES[kind]}; SentenceTransformer({str(target)!r}, trust_remote_code=True) loads it")
 
 
+class _Once(argparse.Action):
+    """Stores the value of an option that is given once."""
+
+    given: Any = None
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        if self.option_strings and self.given is not None:
+            raise argparse.ArgumentError(self, f"given twice, as {self.given} and {values}; give one")
+        self.given = values
+        setattr(namespace, self.dest, values)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses an option that is given twice; argparse would take the last."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("action", None, _Once)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cube3d", description="Train a 3D lattice to carry questions to answers.")
+    parser = _Parser(prog="cube3d", description="Train a 3D lattice to carry questions to answers.")
     names = "data | train | search | ablate | evaluate | report | ask | embed | export"
     commands = parser.add_subparsers(required=True, dest="name", metavar=names)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cube3d import run as runs
+from cube3d.cli import main
 from cube3d.config import load_settings
 from cube3d.data import read_pairs
 from cube3d.errors import UserError
@@ -127,3 +128,21 @@ def test_a_runs_pairs_that_are_there_twice_are_refused(make_run, pairs_file, tmp
     file = folder / "pairs.jsonl"
     file.write_text(file.read_text().replace('"question":', '"question": "lost", "question":', 1))
     assert "pairs.jsonl:1: the key 'question' is there twice" in message(runs.load, folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["train", "--out", "r", "--config", "a.yaml", "--config", "b.yaml"],
+            "--config: given twice, as a.yaml and b.yaml",
+        ),
+        (["data", "build", "--out", "a.jsonl", "--out", "b.jsonl"], "--out: given twice, as a.jsonl and b.jsonl"),
+        (["ask", "r", "q", "--count", "3", "--count", "4"], "--count: given twice, as 3 and 4"),
+    ],
+)
+def test_an_option_that_is_given_twice_names_both_values(arguments, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err

@@ -46,16 +46,17 @@ def read_pairs(sources: Sequence[str], context: int = CONTEXT_TURNS) -> list[Pai
             - JSONL: an object a line with ``question`` and ``answer``, and optionally ``domain``, ``difficulty``,
               ``group`` (a name that answers with one meaning share), ``source`` (where it came from), ``score``
               and ``id`` (no two alike in a file). Or a conversation: see
-              :func:`cube3d.data.readers.dialogue.replies`. Other names are ignored.
+              :func:`cube3d.data.readers.dialogue.replies`. Other names are ignored, null is as good as absent.
             - JSON: an array of such objects, or an object with one.
-            - CSV: a header line with the same names.
+            - CSV: a header line with the same names; see :func:`cube3d.data.readers.table.csv_file`.
             - TXT: ``Q: …`` followed by ``A: …``; further lines belong to what stands above them.
             - YAML: a ChatterBot corpus, ``categories`` and ``conversations``.
         context: how many turns of a conversation before a question are read with it.
 
     Raises:
         UserError: no source, an unknown format, a file that cannot be read or is not UTF-8, a line that is not
-            what the format says, a blank question or answer.
+            what the format says, a blank question or answer, a key, a column or an id that is there twice, a
+            conversation and a question in one record.
     """
     if not sources:
         raise UserError(f"no pairs: name files ({VALID})")

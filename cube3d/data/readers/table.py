@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cube3d.data.readers.record import REQUIRED, Record, UniqueIds, given
 from cube3d.errors import UserError
@@ -29,7 +30,7 @@ def csv_file(path: Path, text: str) -> Iterator[Record]:
                 raise UserError(f"{path}:{line}: {len(row)} fields, more than the header's {len(header)}")
             if row:
                 # What a short row lacks is missed later.
-                record = given(dict(zip(header, row, strict=False)))
+                record: dict[str, Any] = given(dict(zip(header, row, strict=False)))
                 _convert(f"{path}:{line}", record)
                 ids.add(f":{line}", record)
                 yield f":{line}", record
@@ -49,7 +50,7 @@ def _check(path: Path, header: list[str]) -> None:
             raise UserError(f"{path}:1: the column {name!r} is there twice, as number {first[name]} and {column}")
 
 
-def _convert(where: str, record: dict[str, object]) -> None:
+def _convert(where: str, record: dict[str, Any]) -> None:
     """Cells hold text; some of it stands for something else."""
     converters: dict[str, Callable[[str], object]] = {"score": float, "context": lambda cell: parse_json(cell, where)}
     for name, convert in converters.items():
