@@ -37,11 +37,20 @@ def _train(options: argparse.Namespace) -> None:
         _train_one(options.out, options.config, options.overrides, options.resume)
     else:
         _train_seeds(options)
+    _part()
+
+
+def _part() -> None:
+    """Of the processes that torchrun started, at the end. Gloo's threads hold Python objects: an interpreter that ends
+    before they do aborts. After an error they stay, since the others may be waiting in a collective operation."""
     from accelerate import PartialState
 
-    # Gloo's threads hold Python objects: an interpreter that ends before they do aborts. After an error they stay,
-    # since the other processes may be waiting in a collective operation.
     PartialState().destroy_process_group()
+
+
+def _speaks() -> bool:
+    """Of those that torchrun starts, one speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _train_seeds(options: argparse.Namespace) -> None:
@@ -64,7 +73,7 @@ def _train_one(folder: Path, config: Path | None, overrides: Sequence[str], resu
     else:
         run = runs.start(folder, load_settings(config, overrides))
     runs.train(run)
-    if os.environ.get("RANK", "0") == "0":  # of those that torchrun starts, one speaks
+    if _speaks():
         print(f"trained: {run.model_folder}; next: {command('evaluate', folder)}")
 
 
@@ -84,8 +93,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluations = []
     for run in opened:
         evaluations.append(evaluate(run))
-        print(f"report: {write_report([run], run.report_file)}")
-    print(terminal(summarize(evaluations)))
+        if _speaks():
+            print(f"report: {write_report([run], run.report_file)}")
+    if _speaks():
+        print(terminal(summarize(evaluations)))
+    _part()
 
 
 def _report(options: argparse.Namespace) -> None:

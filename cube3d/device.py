@@ -1,10 +1,13 @@
-"""Where models are trained and run."""
+"""Where models are trained and run, and by which processes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 
 from cube3d.errors import UserError
@@ -51,3 +54,13 @@ def training_process(name: str) -> PartialState:
     if processes == 1:
         process.device = device if device.type == "cpu" or device.index is not None else torch.device(device.type, 0)
     return process
+
+
+@contextmanager
+def first_process() -> Iterator[bool]:
+    """Whether this process is the only one or the first of several, the one that writes; at the end they wait for each
+    other."""
+    several = dist.is_available() and dist.is_initialized()
+    yield not several or dist.get_rank() == 0
+    if several:
+        dist.barrier()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from cube3d.baselines import CUBE, baselines, rows
 from cube3d.config import differences
 from cube3d.data import normalized
+from cube3d.device import first_process, training_process
 from cube3d.errors import UserError
 from cube3d.files import locked
 from cube3d.intervals import Bootstrap, Floats
@@ -65,6 +67,7 @@ class Evaluation:
 def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
     """Measures the run's model and every baseline on its test part, and saves ``questions.json``,
     ``metrics.json`` and ``teachers.json``. Killed while it trains baselines, the same call goes on where it was.
+    Several processes, started by ``torchrun``, train the baselines together; the first one measures.
 
     Args:
         run: trained.
@@ -79,13 +82,23 @@ def evaluate(run: Run, say: Callable[[str], None] = print) -> Evaluation:
         evaluation = evaluate(load(Path("runs/mine")))
     """
     _ = run.model  # before anything is written
-    with locked(run.folder):
-        return _evaluate(run, say)
+    process = training_process(run.settings.training.device)
+    with process.main_process_first():  # the others find the teacher's vectors in the cache
+        _ = run.parts
+    with locked(run.folder) if process.is_main_process else nullcontext():
+        methods = all_methods(run, say if process.is_main_process else _nobody)
+        with first_process() as measures:
+            if measures:
+                return _measured(run, methods, say)
+    return load_evaluations([run])[0]
 
 
-def _evaluate(run: Run, say: Callable[[str], None]) -> Evaluation:
+def _nobody(line: str) -> None:
+    """Hears the line."""
+
+
+def _measured(run: Run, methods: dict[str, Method], say: Callable[[str], None]) -> Evaluation:
     parts, test = run.parts, run.parts.test
-    methods = all_methods(run, say)
     # For a method that reads the answers itself, the mean of the training answers as it reads them.
     center = {
         name: (parts.train if method.bank is None else method.bank(parts.train)).answer.mean(0)

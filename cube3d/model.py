@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from cube3d.config import CubeSettings, LossSettings
+from cube3d.device import first_process
 from cube3d.errors import UserError
 from cube3d.files import replacing
 from cube3d.losses import Objective
@@ -134,9 +135,11 @@ class AnswerModel(PreTrainedModel):
         """Takes what it needs from the training part's vectors ``[N, dim]``, before the first step."""
 
     def save(self, folder: Path) -> None:
-        """Writes config and safetensors, whole or not at all."""
-        with replacing(folder) as temporary:
-            self.save_in(temporary)
+        """Writes config and safetensors, whole or not at all. Of several processes the first one does."""
+        with first_process() as writes:
+            if writes:
+                with replacing(folder) as temporary:
+                    self.save_in(temporary)
 
     def save_in(self, folder: Path) -> None:
         """As :meth:`save`, into a folder that is not in use yet."""

@@ -383,7 +383,7 @@ def _train(run: Run, model: AnswerModel | None, checks: list[Check], process: Pa
             if progress:
                 say(f"share of ridge: {share:g}, the best {metric} on validation")
         run.save_answers()
-        model.save(run.model_folder)
+    model.save(run.model_folder)
 
 
 def _try_backend(settings: Settings, device: torch.device) -> None:

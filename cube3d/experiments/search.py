@@ -34,7 +34,6 @@ from cube3d.metrics import METRICS
 from cube3d.progress import Progress, say
 from cube3d.run import Run
 
-
 TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 POLL = 2.0

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cube3d.device import first_process
 from cube3d.files import replacing
 from cube3d.methods import Method
 from cube3d.teachers import Teacher
@@ -38,11 +39,12 @@ def static_model(teacher: Teacher, folder: Path, say: Callable[[str], None]) -> 
     if not isinstance(teacher, TransformerTeacher) or teacher.source.gguf or teacher.source.with_code:
         say(f"no rows for Model2Vec: it takes a transformer in a folder of safetensors, not {teacher}")
         return None
-    if not folder.is_dir():
-        say("distilling Model2Vec")
-        made = distill(str(teacher.source.folder), device="cpu", pooling=_pooling(teacher))
-        with replacing(folder) as temporary:
-            made.save_pretrained(temporary)
+    with first_process() as writes:
+        if writes and not folder.is_dir():
+            say("distilling Model2Vec")
+            made = distill(str(teacher.source.folder), device="cpu", pooling=_pooling(teacher))
+            with replacing(folder) as temporary:
+                made.save_pretrained(temporary)
     return StaticModel.from_pretrained(folder)
 
 

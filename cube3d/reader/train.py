@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from cube3d.audit import Check
 from cube3d.config import ReaderSettings, Settings
 from cube3d.data import Pair, Split
 from cube3d.data.tasks import task_mix
+from cube3d.device import first_process
 from cube3d.files import load_json, replacing, save_json
 from cube3d.model import load_model
 from cube3d.probe import minimal_pairs
@@ -210,13 +210,12 @@ def distilled_reader(
                 progress,
                 say,
             )
-        process = PartialState()
-        if process.is_main_process:
-            with replacing(folder) as temporary:
-                model.save_in(temporary)
-                save_json(temporary / LOG, trained.history)
-                save_json(temporary / AUDIT, [check.as_dict() for check in trained.checks])
-        process.wait_for_everyone()
+        with first_process() as writes:
+            if writes:
+                with replacing(folder) as temporary:
+                    model.save_in(temporary)
+                    save_json(temporary / LOG, trained.history)
+                    save_json(temporary / AUDIT, [check.as_dict() for check in trained.checks])
     model.load_state_dict(load_model(ReaderModel, folder).state_dict())
     return [Check(**check) for check in load_json(folder / AUDIT)]
 

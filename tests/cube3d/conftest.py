@@ -213,11 +213,16 @@ sys.exit("the process group is still open" if torch.distributed.is_initialized()
 """
 
 
+def in_two_processes(arguments):
+    """What the first prints of a command that torchrun starts in two processes; the other prints nothing."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command = [sys.executable, "-c", ENDS_ITS_PROCESS_GROUP, *arguments]
+    done = subprocess.run([*torchrun, *command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def train_in_one_and_two_processes(arguments, one, two):
     """Trains twice with the arguments: here into the folder ``one``, by torchrun into ``two``."""
     assert main([*arguments, "--out", str(one)]) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
-    command = [sys.executable, "-c", ENDS_ITS_PROCESS_GROUP, *arguments, "--out", str(two)]
-    done = subprocess.run([*torchrun, *command], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trained: ") == 1
+    assert in_two_processes([*arguments, "--out", str(two)]).count("trained: ") == 1

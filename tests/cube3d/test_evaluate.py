@@ -1,6 +1,7 @@
 """Evaluation of one run and of several: from values by question to means, intervals, tests and a verdict."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cube3d.errors import UserError
 from cube3d.evaluate import Evaluation, load_evaluations, summarize
 from cube3d.metrics import METRICS
 from cube3d.report.tables import gain_table, headline, markdown, method_table, terminal, verdict
+from tests.cube3d.conftest import in_two_processes
 
 METHODS = [
     "cube",
@@ -227,3 +229,18 @@ def test_evaluations_come_back_as_they_were_saved(evaluated_run):
     (evaluation,) = load_evaluations([runs.load(evaluated_run)])
     assert summarize([evaluation]) == json.loads((evaluated_run / "metrics.json").read_text())
     assert torch.tensor(evaluation.values["cube"]["mrr"]).isfinite().all()
+
+
+@pytest.mark.parametrize("model", ["mapping", pytest.param("reader", marks=pytest.mark.sweep)])
+def test_two_processes_evaluate_as_one(model, request, tmp_path):
+    """They train the baselines together, the first one measures and writes, and both know the result."""
+    trained = request.getfixturevalue({"mapping": "trained_run", "reader": "reader_run"}[model])
+    one, two = (shutil.copytree(trained, tmp_path / name) for name in ("one", "two"))
+    assert main(["evaluate", str(one)]) == 0
+    said = in_two_processes(["evaluate", str(two)])
+    assert said.count("report: ") == 1
+    first, second = (load_evaluations([runs.load(folder)])[0] for folder in (one, two))
+    assert list(second.values) == list(first.values)
+    for name, values in first.values.items():
+        for metric in ("cosine", "mrr"):
+            assert np.mean(second.values[name][metric]) == pytest.approx(np.mean(values[metric]), abs=5e-3), name
