@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cube3d.data import Pair, normalized, read_pairs
 from cube3d.errors import UserError
-from cube3d.run import Run
+from cube3d.run import Run, load
 
 MATRIX_LIMIT = 100_000
 """Answers that one matrix product searches; more are searched by faiss, which never holds all scores at once."""
@@ -76,18 +76,25 @@ class FaissSearch:
         return torch.from_numpy(scores), torch.from_numpy(rows)
 
 
-class Answerer:
-    """A run's cube and teachers, and a bank of answers, loaded once for any number of questions.
+class Reader:
+    """A trained run and a bank of answers, loaded once for any number of questions.
 
     Args:
-        run: trained.
+        run: trained, or its folder.
         bank: a file of pairs whose answers to choose from; None: the run's own.
 
     Raises:
         UserError: a run that is not trained, a bank that cannot be read, or is large where faiss is missing.
+
+    Example::
+
+        reader = Reader("runs/mine")
+        best, second = reader.answer(["how do I undo the last commit?"], count=2)[0]
+        print(best.score, best.text)
     """
 
-    def __init__(self, run: Run, bank: Path | None = None) -> None:
+    def __init__(self, run: Run | str | Path, bank: str | Path | None = None) -> None:
+        run = run if isinstance(run, Run) else load(run)
         self._run = run
         run.model  # noqa: B018  # what is wrong with it shows before the bank is embedded
         self._pairs = _with_distinct_answers(run.pairs if bank is None else read_pairs([str(bank)]))
@@ -103,17 +110,24 @@ class Answerer:
         """How many answers there are to choose from."""
         return len(self._pairs)
 
-    def answer(self, questions: Sequence[str], count: int) -> list[list[Answer]]:
-        """The ``count`` answers nearest to what the cube predicts for each question, best first; all, where the
-        bank has fewer.
+    def embed(self, questions: Sequence[str]) -> Tensor:
+        """The unit vectors that answers are searched with, ``[N, dim]``, float32, on the CPU.
 
         Raises:
-            UserError: a question that is empty or no Unicode text.
+            UserError: a question that is empty, no Unicode text, or of which nothing is known.
         """
         for question in questions:
             check_question(question)
-        predictions = F.normalize(self._run.ask(questions), dim=-1)
-        scores, rows = self.search.best(predictions, min(count, len(self)))
+        return F.normalize(self._run.ask(questions), dim=-1)
+
+    def answer(self, questions: Sequence[str], count: int = 1) -> list[list[Answer]]:
+        """The ``count`` answers nearest to what the model predicts for each question, best first; all, where the bank
+        has fewer.
+
+        Raises:
+            UserError: see :meth:`embed`.
+        """
+        scores, rows = self.search.best(self.embed(questions), min(count, len(self)))
         return [
             [Answer(score, self._pairs[row].answer, self._pairs[row].source) for score, row in zip(*best, strict=True)]
             for best in zip(scores.tolist(), rows.tolist(), strict=True)

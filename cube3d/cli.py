@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cube3d.config import Settings, differences, load_settings
+from cube3d.config import Settings, load_settings
 from cube3d.data.command import add_commands as add_data_commands
 from cube3d.errors import UserError
 from cube3d.files import holds_something
@@ -22,7 +22,7 @@ from cube3d.hints import command
 from cube_kernels import BackendError
 
 if TYPE_CHECKING:
-    from cube3d.answer import Answerer
+    from cube3d.answer import Reader
     from cube3d.experiments.plan import SomePlan
 
 RESUMABLE = {"train": "config.yaml", "search": "plan.yaml", "ablate": "plan.yaml", "evaluate": None, "embed": None}
@@ -64,23 +64,12 @@ def _train_seeds(options: argparse.Namespace) -> None:
 
 
 def _train_one(folder: Path, config: Path | None, overrides: Sequence[str], resume: bool) -> None:
-    from cube3d import run as runs
+    from cube3d.run import fit
 
-    if resume:
-        run = runs.load(folder)
-        if config or overrides:
-            _require_same(run.settings, load_settings(config, overrides), folder)
-    else:
-        run = runs.start(folder, load_settings(config, overrides))
-    runs.train(run)
+    own = resume and not (config or overrides)
+    run = fit(folder, None if own else load_settings(config, overrides), resume=resume)
     if _speaks():
         print(f"trained: {run.model_folder}; next: {command('evaluate', folder)}")
-
-
-def _require_same(saved: Settings, given: Settings, folder: Path) -> None:
-    differing = differences(saved, given)
-    if differing:
-        raise UserError(f"{folder}: its checkpoints are of another configuration: {', '.join(differing)} differ")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -111,24 +100,23 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _ask(options: argparse.Namespace) -> None:
-    from cube3d import run as runs
-    from cube3d.answer import Answerer, read_questions
+    from cube3d.answer import Reader, read_questions
 
     if options.question is not None and options.file is not None:
         raise UserError("give a question or --file, not both")
     questions = None if options.file is None else read_questions(options.file)
     if options.question is not None:
         questions = [options.question]
-    answerer = Answerer(runs.load(options.run), options.bank)
+    reader = Reader(options.run, options.bank)
     # What is not an answer goes to stderr, so that the answers can be piped on.
-    print(f"{len(answerer)} answers to choose from; exact search by {answerer.search.name}", file=sys.stderr)
+    print(f"{len(reader)} answers to choose from; exact search by {reader.search.name}", file=sys.stderr)
     if questions is None:
-        _prompt(answerer, options)
+        _prompt(reader, options)
     else:
-        _print_answers(answerer, questions, options)
+        _print_answers(reader, questions, options)
 
 
-def _prompt(answerer: Answerer, options: argparse.Namespace) -> None:
+def _prompt(reader: Reader, options: argparse.Namespace) -> None:
     """Answers one line after the other until the input ends; a bad one is said and does not end it."""
     from cube3d.answer import decoded
 
@@ -139,13 +127,13 @@ def _prompt(answerer: Answerer, options: argparse.Namespace) -> None:
         if not line:
             return
         try:
-            _print_answers(answerer, [decoded(line)], options)
+            _print_answers(reader, [decoded(line)], options)
         except UserError as error:
             print(f"cube3d: {error}", file=sys.stderr)
 
 
-def _print_answers(answerer: Answerer, questions: Sequence[str], options: argparse.Namespace) -> None:
-    for question, answers in zip(questions, answerer.answer(questions, options.count), strict=True):
+def _print_answers(reader: Reader, questions: Sequence[str], options: argparse.Namespace) -> None:
+    for question, answers in zip(questions, reader.answer(questions, options.count), strict=True):
         if options.json:
             record = {"question": question, "answers": [asdict(answer) for answer in answers]}
             sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")  # JSON is UTF-8

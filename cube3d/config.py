@@ -73,7 +73,8 @@ class RephraseSettings(Section):
 
 class DataSettings(Section):
     pairs: list[str] = [BUNDLED]
-    """Files of pairs, "bundled", or "docs:<module>" for the docstrings of an installed module."""
+    """Files of pairs, "bundled", or "docs:<module>" for the docstrings of an installed module. Empty in a run whose
+    pairs were given in Python."""
     context: int = Field(CONTEXT_TURNS, ge=0)
     """Turns of a conversation before a question that are read with it."""
     tasks: TaskSettings = TaskSettings()

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from cube3d.audit import Check, check_reading, check_rollout, check_split, check_texts, require
 from cube3d.baselines import ridge
-from cube3d.config import LatticeSettings, Settings, dump_settings, load_settings
+from cube3d.config import LatticeSettings, Settings, differences, dump_settings, load_settings
 from cube3d.data import Pair, Split
 from cube3d.data.prepare import prepare
 from cube3d.data.tasks import task_mix
@@ -222,8 +222,49 @@ class Run:
         save_json(self.folder / f"{name}.json", value)
 
 
-def start(folder: Path, settings: Settings) -> Run:
-    """A new run: prepares its pairs. Nothing is written before training begins.
+def fit(
+    folder: str | Path,
+    settings: Settings | None = None,
+    pairs: Sequence[Pair] | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Trains a run in a new folder, or goes on with one that was interrupted. What ``cube3d train`` does.
+
+    Args:
+        folder: for all that the run writes.
+        settings: from :func:`cube3d.config.load_settings`, or made in Python; None: the defaults, or those of the run
+            that goes on.
+        pairs: what to learn from instead of the files that the settings name (``data.pairs``).
+        resume: go on with the run in the folder. It has its own settings and pairs.
+        progress: print what is being done.
+
+    Raises:
+        UserError, BusyError: what :func:`start`, :func:`load` and :func:`train` raise; settings or pairs that are not
+            those of the run that goes on.
+
+    Example::
+
+        run = fit("runs/mine", load_settings(None, ["training.epochs=5"]), read_pairs(["faq.csv"]))
+    """
+    folder = Path(folder)
+    if resume:
+        if pairs is not None:
+            raise UserError(f"{folder}: a run that goes on has its own pairs; give none")
+        run = load(folder)
+        differing = [] if settings is None else differences(run.settings, settings)
+        if differing:
+            raise UserError(f"{folder}: its checkpoints are of another configuration: {', '.join(differing)} differ")
+    else:
+        run = start(folder, Settings() if settings is None else settings, pairs)
+    train(run, progress)
+    return run
+
+
+def start(folder: Path, settings: Settings, pairs: Sequence[Pair] | None = None) -> Run:
+    """A new run: prepares its pairs, those given or those that the settings name. Nothing is written before training
+    begins.
 
     Raises:
         UserError: the folder holds a run already, or the pairs cannot be read or split.
@@ -235,11 +276,13 @@ def start(folder: Path, settings: Settings) -> Run:
         if (folder / "config.yaml").exists():
             hint = f", or go on with the run in it: `{command('train', '--resume', '--out', folder)}`"
         raise UserError(f"{folder}: is not empty; name another folder{hint}")
-    return _prepared(folder, settings)
+    if pairs is not None:
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"pairs": []})})
+    return _prepared(folder, settings, pairs)
 
 
-def _prepared(folder: Path, settings: Settings) -> Run:
-    prepared = prepare(settings)
+def _prepared(folder: Path, settings: Settings, pairs: Sequence[Pair] | None = None) -> Run:
+    prepared = prepare(settings, pairs)
     return Run(folder, settings, prepared.pairs, prepared.groups, prepared.split)
 
 
@@ -253,12 +296,13 @@ def _write_inputs(run: Run) -> None:
     run.ensemble.save(run.ensemble_file)
 
 
-def load(folder: Path) -> Run:
+def load(folder: str | Path) -> Run:
     """The run in a folder.
 
     Raises:
         UserError: the folder holds no run, or a damaged one.
     """
+    folder = Path(folder)
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder}: holds no run; `{command('train', '--out', folder)}` makes one")
     settings = load_settings(folder / "config.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,14 +21,14 @@ class Prepared:
     split: Split
 
 
-def prepare(settings: Settings) -> Prepared:
-    """The pairs of a run. What is made of them comes after the split, and is added to training alone.
+def prepare(settings: Settings, pairs: Sequence[Pair] | None = None) -> Prepared:
+    """The pairs of a run, read from ``settings.data.pairs`` unless they are given. What is made of them comes after the split, and is added to training alone.
 
     Raises:
         UserError: the pairs cannot be read or split, or fewer can be made than were asked for.
     """
     data = settings.data
-    pairs = read_pairs(data.pairs, data.context)
+    pairs = read_pairs(data.pairs, data.context) if pairs is None else list(pairs)
     groups = answer_groups(pairs)
     split = split_by_group(groups, pairs, data.validation, data.test, settings.seed, data.test_seed)
     made = []

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from cube3d import answer
 from cube3d import run as runs
-from cube3d.answer import Answerer, FaissSearch, MatrixSearch
+from cube3d.answer import FaissSearch, MatrixSearch, Reader
 from cube3d.cli import main
 from cube3d.errors import UserError
 
@@ -32,7 +32,7 @@ def run_folder(make_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answerer(run_folder):
-    return Answerer(runs.load(run_folder))
+    return Reader(runs.load(run_folder))
 
 
 def ask(capsys, *arguments):
@@ -142,7 +142,7 @@ def test_an_interrupted_prompt_does_not_speak_of_training(run_folder, capsys, mo
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Answerer, "answer", interrupt)
+    monkeypatch.setattr(Reader, "answer", interrupt)
     give(monkeypatch, b"why?\n")
     status, _, err = ask(capsys, run_folder)
     assert status == 130

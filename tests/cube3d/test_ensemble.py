@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cube3d import run as runs
-from cube3d.answer import Answerer
+from cube3d.answer import Reader
 from cube3d.cli import main
 from cube3d.config import EnsembleSettings, TeacherSettings, parse_settings
 from cube3d.errors import UserError
@@ -397,7 +397,7 @@ def test_a_run_of_two_teachers_answers_by_what_was_fitted_in_training(run_of_two
     assert (run_of_two / "ensemble.safetensors").exists()
     question = "what is a river?"
     prediction = run.ask([question])
-    found = Answerer(run).answer([question], 1)[0][0]
+    found = Reader(run).answer([question], 1)[0][0]
     cosines = F.cosine_similarity(prediction, run.ensemble.answers([pair.answer for pair in run.pairs]), dim=-1)
     assert found.score == pytest.approx(cosines.max().item(), abs=1e-5)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from cube3d import run as runs
-from cube3d.answer import Answerer
+from cube3d.answer import Reader
 from cube3d.baselines import parameter_count, ridge, rows, shuffled, sized_mlp
 from cube3d.cli import main
 from cube3d.config import TrainingSettings
@@ -140,7 +140,7 @@ def test_asking_uses_the_mixture(trained_run, linear):
     run.model.set_ridge(torch.randn(16, 16), torch.zeros(16), 0.9)
     bank = run.ensemble.answers([pair.answer for pair in run.pairs])
     expected = F.cosine_similarity(run.model.map(vectors), bank).max().item()
-    assert Answerer(run).answer([question], 1)[0][0].score == pytest.approx(expected, abs=1e-5)
+    assert Reader(run).answer([question], 1)[0][0].score == pytest.approx(expected, abs=1e-5)
     alone = F.cosine_similarity(run.model.alone(vectors), bank).max().item()
     assert expected != pytest.approx(alone, abs=1e-3)
 

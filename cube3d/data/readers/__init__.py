@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cube3d.data.pairs import Pair
 from cube3d.data.readers.chatterbot import chatterbot
 from cube3d.data.readers.docstrings import docstring_pairs
 from cube3d.data.readers.objects import json_file, jsonl
-from cube3d.data.readers.record import Reader, pair_of
+from cube3d.data.readers.record import REQUIRED, Reader, given, pair_of
 from cube3d.data.readers.table import csv_file
 from cube3d.data.readers.text import txt
 from cube3d.errors import UserError
@@ -67,6 +67,34 @@ def read_pairs(sources: Sequence[str], context: int = CONTEXT_TURNS) -> list[Pai
             continue
         for path in bundled_files() if source == BUNDLED else [Path(source)]:
             pairs.extend(_read_file(path, context))
+    return pairs
+
+
+def make_pairs(records: Iterable[tuple[str, str] | Mapping[str, object]], context: int = CONTEXT_TURNS) -> list[Pair]:
+    """Pairs of Python's own values, checked as those of a file are.
+
+    Args:
+        records: ``(question, answer)``, or mappings with the names that an object of JSONL has.
+        context: see :func:`read_pairs`.
+
+    Raises:
+        UserError: no record, or one that is no pair; the message has its place, ``pairs[7]``.
+
+    Example::
+
+        pairs = make_pairs([("What is a lattice?", "A grid of cells."), {"question": ..., "answer": ..., "group": ...}])
+    """
+    pairs = []
+    for i, record in enumerate(records):
+        if isinstance(record, Mapping):
+            named = dict(record)
+        elif isinstance(record, tuple) and len(record) == len(REQUIRED):
+            named = dict(zip(REQUIRED, record, strict=True))
+        else:
+            raise UserError(f"pairs[{i}]: is {record!r}; expected (question, answer) or a mapping")
+        pairs.append(pair_of(Path("pairs"), f"[{i}]", given(named), context))
+    if not pairs:
+        raise UserError("pairs: there are none")
     return pairs
 
 
