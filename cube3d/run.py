@@ -316,8 +316,8 @@ def load(folder: str | Path) -> Run:
             getattr(split, record.pop("part")).append(i)
             groups.append(int(record.pop("answer_group")))
             pairs.append(Pair(**{**record, "context": tuple(record["context"])}))
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{path}: damaged: {error}") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: damaged: {error!r}") from error
     return Run(folder, settings, pairs, groups, split)

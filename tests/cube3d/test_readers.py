@@ -232,6 +232,12 @@ def test_csv_row_with_too_many_fields_is_named(problem):
     assert "2" in message.partition("a.csv:4:")[2]
 
 
+def test_csv_cell_in_a_column_without_a_name_is_named(problem):
+    assert "a.csv:3: 'more' stands in a column without a name" in problem(
+        "a.csv", "question,answer,,\nq,a,,\nr,b,more,\n"
+    )
+
+
 def test_csv_row_with_too_few_fields_is_named(problem):
     message = problem("a.csv", "question,answer\nq,a\nq\n")
     assert "a.csv:3:" in message

@@ -28,6 +28,9 @@ def csv_file(path: Path, text: str) -> Iterator[Record]:
         for row in rows:
             if len(row) > len(header):
                 raise UserError(f"{path}:{line}: {len(row)} fields, more than the header's {len(header)}")
+            nameless = [cell for name, cell in zip(header, row, strict=False) if not name and cell.strip()]
+            if nameless:
+                raise UserError(f"{path}:{line}: {nameless[0]!r} stands in a column without a name")
             if row:
                 # What a short row lacks is missed later.
                 record: dict[str, Any] = given(dict(zip(header, row, strict=False)))
