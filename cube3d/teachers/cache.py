@@ -34,7 +34,7 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cube3d"
     except RuntimeError as error:
-        raise StorageError(f"this user has no home folder to keep the teacher cache in; {CACHE_VARIABLE} names one") from error
+        raise StorageError(f"this user has no home folder for the teacher cache; {CACHE_VARIABLE} names one") from error
 
 
 CHUNK = 512
