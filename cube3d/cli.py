@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cube3d.experiments.plan import SomePlan
 
 RESUMABLE = {"train": "config.yaml", "search": "plan.yaml", "ablate": "plan.yaml", "evaluate": None, "embed": None}
-"""Commands whose work goes on where it was interrupted, and the file of ``--out`` from which on ``--resume`` does it; to
-the others the same command does."""
+"""Commands whose work goes on where it was interrupted, and the file in ``--out`` that ``--resume`` needs for it; with
+None the same command does it."""
 
 # Each command imports what it needs when it runs: transformers takes seconds.
 
@@ -176,8 +176,9 @@ def _begun(options: argparse.Namespace, kind: type[SomePlan]) -> tuple[Settings,
         return load_plan(options.out, kind)
     if options.plan is None:
         raise UserError("--plan is missing: a YAML file that says what to vary")
-    require_new(options.out)
-    return load_settings(options.config, options.overrides), read_plan(options.plan, kind)
+    base = load_settings(options.config, options.overrides)
+    require_new(options.out, base)
+    return base, read_plan(options.plan, kind)
 
 
 def _embed(options: argparse.Namespace) -> None:
@@ -248,8 +249,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(search)
     search.add_argument(
         "--storage",
-        help="share the search with other workers: URL of a database (postgresql+psycopg://..., sqlite:///...) or a file "
-        ".journal; each worker has a folder of its own",
+        help="share the search with other workers: URL of a database (postgresql+psycopg://..., sqlite:///...) or a "
+        "file .journal",
     )
     search.add_argument(
         "--alone", action="store_true", help="no other worker is at work: take over what killed ones had begun"

@@ -235,9 +235,7 @@ class CheckpointingTrainer(Trainer):
         if self.state.best_global_step is not None:  # the Trainer noted where its folder was then
             best = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{self.state.best_global_step}"
             if not _is_whole(best):
-                raise UserError(
-                    f"{best}: is missing or damaged, and was the best model so far; put it back, or begin anew"
-                )
+                raise UserError(f"{best}: is missing or damaged, and was the best so far; put it back, or begin anew")
             self.state.best_model_checkpoint = str(best)
         return (epochs, 0) if self.control.should_training_stop else begin  # the patience had ended there
 

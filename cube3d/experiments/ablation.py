@@ -15,6 +15,7 @@ from cube3d.errors import UserError
 from cube3d.experiments.pictures import differences
 from cube3d.experiments.plan import Plan, save_picture, save_plan, save_results
 from cube3d.experiments.variants import InfeasibleError, Variants, describe, has, measured
+from cube3d.files import locked
 from cube3d.intervals import Bootstrap, Floats
 from cube3d.metrics import METRICS
 from cube3d.progress import progress, say
@@ -48,6 +49,7 @@ def ablate(folder: Path, base: Settings, plan: AblationPlan, say: Callable[[str]
 
     Raises:
         UserError: a setting or value that there is not, one that is the base's own, or a base that cannot be trained.
+        BusyError: another process is at work in the folder.
     """
     variants = Variants(base, plan.seeds, folder / "runs")
     changes = [{name: value} for name, values in plan.changes.items() for value in values]
@@ -56,39 +58,40 @@ def ablate(folder: Path, base: Settings, plan: AblationPlan, say: Callable[[str]
             variants.check(name, value)
             if has(base, name, value):
                 raise UserError(f"{describe(change)} is the base's own value")
-    save_plan(folder, base, plan)
+    with locked(folder):
+        save_plan(folder, base, plan)
 
-    try:
-        trained = variants.train({})
-    except InfeasibleError as error:
-        raise UserError(f"the base cannot be trained: {error}") from error
-    parts = [_part(run, plan) for run in trained]
-    bootstrap = Bootstrap(
-        np.concatenate([part.group.numpy() for part in parts]),
-        np.repeat(plan.seeds, [len(part) for part in parts]),
-        seed=0,
-    )
-    base_values = _values(trained, plan)
-    results: dict[str, Any] = {"part": plan.part, "base": {"means": _means(base_values)}, "changes": []}
-    say(f"base  mrr {results['base']['means']['mrr']:.4f} on {plan.part}")
-    for change in progress(changes, "ablating", len(changes)):
-        row: dict[str, Any] = {"name": describe(change), "changes": change}
         try:
-            values = _values(variants.train(change), plan)
+            trained = variants.train({})
         except InfeasibleError as error:
-            row["infeasible"] = str(error)
-            say(f"{row['name']}  cannot be trained: {error}")
-        else:
-            row["means"] = _means(values)
-            row["differences"] = {m: asdict(bootstrap.difference(values[m] - base_values[m])) for m in METRICS}
-            row["unchanged"] = np.array_equal(values["cosine"], base_values["cosine"])
-            row["runs"] = variants.folder(change).name
-            mrr = row["differences"]["mrr"]
-            note = "; every prediction is the base's" if row["unchanged"] else ""
-            say(f"{row['name']}  mrr {mrr['mean']:+.4f} [{mrr['low']:+.4f}, {mrr['high']:+.4f}]{note}")
-        results["changes"].append(row)
-    _save(folder, results)
-    return results
+            raise UserError(f"the base cannot be trained: {error}") from error
+        parts = [_part(run, plan) for run in trained]
+        bootstrap = Bootstrap(
+            np.concatenate([part.group.numpy() for part in parts]),
+            np.repeat(plan.seeds, [len(part) for part in parts]),
+            seed=0,
+        )
+        base_values = _values(trained, plan)
+        results: dict[str, Any] = {"part": plan.part, "base": {"means": _means(base_values)}, "changes": []}
+        say(f"base  mrr {results['base']['means']['mrr']:.4f} on {plan.part}")
+        for change in progress(changes, "ablating", len(changes)):
+            row: dict[str, Any] = {"name": describe(change), "changes": change}
+            try:
+                values = _values(variants.train(change), plan)
+            except InfeasibleError as error:
+                row["infeasible"] = str(error)
+                say(f"{row['name']}  cannot be trained: {error}")
+            else:
+                row["means"] = _means(values)
+                row["differences"] = {m: asdict(bootstrap.difference(values[m] - base_values[m])) for m in METRICS}
+                row["unchanged"] = np.array_equal(values["cosine"], base_values["cosine"])
+                row["runs"] = variants.folder(change).name
+                mrr = row["differences"]["mrr"]
+                note = "; every prediction is the base's" if row["unchanged"] else ""
+                say(f"{row['name']}  mrr {mrr['mean']:+.4f} [{mrr['low']:+.4f}, {mrr['high']:+.4f}]{note}")
+            results["changes"].append(row)
+        _save(folder, results)
+        return results
 
 
 def _part(run: Run, plan: AblationPlan) -> Part:

@@ -47,8 +47,11 @@ def read_plan(path: Path, kind: type[SomePlan]) -> SomePlan:
     return parse_section(kind, read_yaml(path, kind), str(path))
 
 
-def require_new(folder: Path) -> None:
-    """Raises UserError if the folder holds something."""
+def require_new(folder: Path, base: Settings) -> None:
+    """Raises UserError if the folder holds something else than what a process left that was killed at its beginning."""
+    begun = folder / "base.yaml"
+    if begun.is_file() and begun.read_bytes() == dump_settings(base).encode() and not (folder / "plan.yaml").exists():
+        return
     if (folder.exists() and not folder.is_dir()) or holds_something(folder):
         raise UserError(f"{folder}: is not empty; name another folder, or go on with --resume")
 

@@ -79,8 +79,8 @@ def search(
         base: the settings of every point that the space does not name.
         plan: the search.
         say: gets a line for each point.
-        storage: what the workers of a shared search have in common: see :func:`cube3d.experiments.storage.opened`. None:
-            a file in the folder, for one process at a time.
+        storage: what the workers of a shared search have in common, see :func:`cube3d.experiments.storage.opened`;
+            None: a file in the folder, for one process at a time.
         alone: no other worker is at work: whatever is taken and not done is free.
 
     Returns:
@@ -116,7 +116,7 @@ def search(
         return _winner(folder, best, by, say)
 
 
-class _Taken(Exception):
+class _TakenError(Exception):
     """Another worker had the same place a moment earlier."""
 
 
@@ -138,7 +138,7 @@ def _go_through(
     def objective(trial: optuna.Trial) -> float:
         place = trial.user_attrs.get("place")
         if place is None or _holders(study)[place].number != trial.number:
-            raise _Taken
+            raise _TakenError
         # Seeded by its place, a resumed search proposes what an uninterrupted one would have.
         study.sampler = optuna.samplers.TPESampler(seed=place)
         changes = {name: dimension.suggest(trial, name) for name, dimension in space.items()}
@@ -168,7 +168,7 @@ def _go_through(
                     _wait(study, "the last points")
                     continue
                 study.enqueue_trial(places[free] or _proposed(study, free, space), user_attrs={"place": free})
-            study.optimize(objective, n_trials=1, catch=_Taken)
+            study.optimize(objective, n_trials=1, catch=_TakenError)
             _save(folder, _points(_told(study)), plan)
 
 

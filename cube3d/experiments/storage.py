@@ -1,4 +1,4 @@
-"""Where a search keeps what is done: a file in its folder, or one of optuna's storages that any number of workers share.
+"""Where a search keeps what is done: a file in its folder, or a storage of optuna's that any number of workers share.
 
 Messages between workers are rows of the storage; there is no other channel. With a database each worker's heartbeat is
 one of them, so that a killed worker's point is done again. A journal file has no heartbeats.
@@ -53,6 +53,7 @@ def opened(storage: str | None, folder: Path, base: Settings, plan: Plan) -> Ite
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _check_same(storage, folder)
+    where = folder / "study.sqlite" if storage is None else _shown(storage)
     name = "search-" + hashlib.sha256((dump_settings(base) + dump_settings(plan)).encode()).hexdigest()[:16]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -61,13 +62,11 @@ def opened(storage: str | None, folder: Path, base: Settings, plan: Plan) -> Ite
                 storage=_storage(storage, folder), study_name=name, direction="maximize", load_if_exists=True
             )
         except (SQLAlchemyError, OptunaError, ImportError, OSError, ValueError) as error:
-            raise UserError(
-                f"{_shown(storage) if storage else folder}: the search cannot be kept there: {error}"
-            ) from error
+            raise UserError(f"{where}: the search cannot be kept there: {error}") from error
         try:
             yield study
         except (SQLAlchemyError, OptunaError) as error:
-            raise StorageError(f"{_shown(storage) if storage else folder}: failed: {error}") from error
+            raise StorageError(f"{where}: failed: {error}") from error
 
 
 def _storage(storage: str | None, folder: Path) -> BaseStorage:

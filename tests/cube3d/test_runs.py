@@ -279,7 +279,7 @@ def test_pairs_with_odd_line_separators_come_back(tmp_path, tiny_teacher):
 def test_damaged_pairs_are_refused(trained_run, tmp_path):
     (tmp_path / "config.yaml").write_text((trained_run / "config.yaml").read_text())
     (tmp_path / "pairs.jsonl").write_text('{"question": "half')
-    with pytest.raises(UserError, match="pairs.jsonl:1: not JSON"):
+    with pytest.raises(UserError, match="pairs.jsonl: damaged"):
         runs.load(tmp_path)
 
 

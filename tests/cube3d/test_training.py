@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
@@ -403,3 +404,62 @@ def test_checkpoints_hold_no_pickled_model(parts, tmp_path):
     assert (newest / "model.safetensors").exists()
     assert not list(newest.glob("pytorch_model*"))
     assert json.loads((newest / "trainer_state.json").read_text())["best_model_checkpoint"]
+
+
+def test_a_folder_that_was_moved_ends_with_its_own_best_model(interrupted, parts, tmp_path):
+    """The Trainer notes the best checkpoint by the path that it had."""
+    loss, settings, _, _, cut = interrupted
+    folder = tmp_path / "moved"
+    shutil.copytree(cut, folder)
+    newest = complete_checkpoints(folder)[-1] / "trainer_state.json"
+    state = json.loads(newest.read_text())
+    state |= {"best_model_checkpoint": "/gone/checkpoint-1", "best_metric": -1e9}  # no later epoch can be better
+    newest.write_text(json.dumps(state))
+    best = load_file(folder / f"{CHECKPOINT_PREFIX}{state['best_global_step']}" / "model.safetensors")
+    model = new_model(loss)
+    train(model, parts, folder, settings)
+    assert all(torch.equal(parameters(model)[name], best[name]) for name in parameters(model))
+
+
+def test_a_best_checkpoint_that_is_gone_is_named(interrupted, parts, tmp_path):
+    loss, settings, _, _, cut = interrupted
+    shutil.copytree(cut, tmp_path / "run")
+    newest = complete_checkpoints(tmp_path / "run")[-1] / "trainer_state.json"
+    newest.write_text(json.dumps(json.loads(newest.read_text()) | {"best_global_step": 3}))
+    with pytest.raises(UserError, match=f"{CHECKPOINT_PREFIX}3: is missing or damaged, and was the best so far"):
+        train(new_model(loss), parts, tmp_path / "run", settings)
+
+
+@pytest.mark.parametrize("name", ["checkpoint-15-backup", "checkpoint-", "checkpoint-best", "checkpoint-0x10"])
+def test_what_somebody_put_beside_the_checkpoints_is_left_alone(name, interrupted, parts, tmp_path):
+    loss, settings, expected, _, cut = interrupted
+    folder = tmp_path / "run"
+    shutil.copytree(cut, folder)
+    shutil.copytree(complete_checkpoints(folder)[-1], folder / name)
+    before = {path.name: path.read_bytes() for path in (folder / name).iterdir()}
+    model = new_model(loss)
+    train(model, parts, folder, settings)
+    assert {path.name: path.read_bytes() for path in (folder / name).iterdir()} == before
+    assert all(torch.equal(parameters(model)[name], expected[name]) for name in expected)
+    assert 1 <= len(complete_checkpoints(folder)) <= 2, "the newest and the best"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_of_which_a_file_was_cut_is_passed_over(file, interrupted, tmp_path):
+    shutil.copytree(interrupted[-1], tmp_path / "run")
+    newest = complete_checkpoints(tmp_path / "run")[-1]
+    path = newest / file
+    path.write_bytes(path.read_bytes()[:-20])
+    assert newest not in complete_checkpoints(tmp_path / "run")
+
+
+def test_a_run_killed_when_its_patience_had_ended_trains_no_further(parts, tmp_path):
+    """The last checkpoint says that training has ended; the model is not saved yet."""
+    settings = TrainingSettings(epochs=40, batch_size=16, learning_rate=0.05, patience=1, dropout=0.0)
+    model, again = new_model(), new_model()
+    first = train(model, parts, tmp_path / "run", settings)
+    evaluated = [entry["step"] for entry in first.history if "eval_loss" in entry]
+    assert len(evaluated) < 40, "it stopped early"
+    second = train(again, parts, tmp_path / "run", settings)
+    assert [entry["step"] for entry in second.history if "eval_loss" in entry] == evaluated
+    assert all(torch.equal(value, parameters(again)[name]) for name, value in parameters(model).items())
