@@ -6,7 +6,7 @@
 
     pairs = cube3d.read_pairs(["faq.csv"])  # or cube3d.make_pairs([("a question", "its answer"), ...])
     run = cube3d.fit("runs/mine", cube3d.load_settings(None, ["training.epochs=10"]), pairs)
-    evaluation = cube3d.evaluate(run)  # the run's model and every baseline on what was held out
+    evaluation = cube3d.evaluation.evaluate(run)  # the run's model and every baseline on what was held out
     reader = cube3d.Reader(run)  # later: cube3d.Reader("runs/mine")
     print(reader.answer(["how do I undo the last commit?"], count=3))
 
@@ -18,20 +18,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cube3d.answer import Answer, Reader
+    from cube3d.answering.answer import Answer, Reader
     from cube3d.config import Settings, TeacherSettings, load_settings
-    from cube3d.data import Pair, make_pairs, read_pairs
     from cube3d.errors import BusyError, StorageError, UserError
-    from cube3d.evaluate import Evaluation, evaluate
+    from cube3d.evaluation.evaluate import Evaluation, evaluate
+    from cube3d.pairs import Pair, make_pairs, read_pairs
     from cube3d.run import Run, fit, load
     from cube3d.teachers import Teacher, open_teacher
 
 _HOMES = {
-    "cube3d.answer": ("Answer", "Reader"),
+    "cube3d.answering.answer": ("Answer", "Reader"),
     "cube3d.config": ("Settings", "TeacherSettings", "load_settings"),
-    "cube3d.data": ("Pair", "make_pairs", "read_pairs"),
+    "cube3d.pairs": ("Pair", "make_pairs", "read_pairs"),
     "cube3d.errors": ("BusyError", "StorageError", "UserError"),
-    "cube3d.evaluate": ("Evaluation", "evaluate"),
+    "cube3d.evaluation.evaluate": ("Evaluation", "evaluate"),
     "cube3d.run": ("Run", "fit", "load"),
     "cube3d.teachers": ("Teacher", "open_teacher"),
 }

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cube3d.data import Pair, Split, normalized
 from cube3d.errors import UserError
 from cube3d.model import CubeModel
+from cube3d.pairs import Pair, Split, normalized
 from cube3d.reader.model import ReaderModel
 from cube_kernels import TokenLattice
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cube3d.config import Settings, load_settings
-from cube3d.data.command import add_commands as add_data_commands
+from cube3d.dataset.command import add_commands as add_data_commands
 from cube3d.errors import UserError
 from cube3d.files import holds_something
 from cube3d.hints import command
 from cube_kernels import BackendError
 
 if TYPE_CHECKING:
-    from cube3d.answer import Reader
+    from cube3d.answering.answer import Reader
     from cube3d.experiments.plan import SomePlan
 
 RESUMABLE = {"train": "config.yaml", "search": "plan.yaml", "ablate": "plan.yaml", "evaluate": None, "embed": None}
@@ -74,7 +74,7 @@ def _train_one(folder: Path, config: Path | None, overrides: Sequence[str], resu
 
 def _evaluate(options: argparse.Namespace) -> None:
     from cube3d import run as runs
-    from cube3d.evaluate import evaluate, require_same_configuration, summarize
+    from cube3d.evaluation.evaluate import evaluate, require_same_configuration, summarize
     from cube3d.report import terminal, write_report
 
     opened = [runs.load(folder) for folder in options.runs]
@@ -100,7 +100,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _ask(options: argparse.Namespace) -> None:
-    from cube3d.answer import Reader, read_questions
+    from cube3d.answering.answer import Reader, read_questions
 
     if options.question is not None and options.file is not None:
         raise UserError("give a question or --file, not both")
@@ -118,7 +118,7 @@ def _ask(options: argparse.Namespace) -> None:
 
 def _prompt(reader: Reader, options: argparse.Namespace) -> None:
     """Answers one line after the other until the input ends; a bad one is said and does not end it."""
-    from cube3d.answer import decoded
+    from cube3d.answering.answer import decoded
 
     while True:
         if sys.stdin.isatty():
@@ -183,7 +183,7 @@ def _begun(options: argparse.Namespace, kind: type[SomePlan]) -> tuple[Settings,
 
 def _embed(options: argparse.Namespace) -> None:
     from cube3d import run as runs
-    from cube3d.embed import embed
+    from cube3d.answering.embed import embed
 
     run = runs.load(options.run)
     cut = embed(run, None if options.texts in (None, Path("-")) else options.texts, options.out)

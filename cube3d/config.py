@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cube3d.data import BUNDLED, CONTEXT_TURNS
 from cube3d.errors import UserError
+from cube3d.pairs import BUNDLED, CONTEXT_TURNS
 from cube3d.strict import YAML_NUMBER, parse_yaml, read_text
 from cube_kernels import Alive, Lattice, Rule, bind
 

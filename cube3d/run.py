@@ -37,21 +37,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cube3d.audit import Check, check_reading, check_rollout, check_split, check_texts, require
-from cube3d.baselines import ridge
 from cube3d.config import LatticeSettings, Settings, differences, dump_settings, load_settings
-from cube3d.data import Pair, Split
-from cube3d.data.prepare import prepare
-from cube3d.data.tasks import task_mix
+from cube3d.dataset.prepare import prepare
 from cube3d.device import find_device, training_process
 from cube3d.errors import UserError
+from cube3d.evaluation.baselines import ridge
 from cube3d.files import holds_something, load_json, locked, replacing, save_json, save_text
 from cube3d.hints import command
-from cube3d.mixture import mix
 from cube3d.model import AnswerModel, CubeConfig, CubeModel, load_model
+from cube3d.pairs import Pair, Split
 from cube3d.progress import say
 from cube3d.reader.model import ReaderModel
 from cube3d.strict import parse_json_lines, read_text
 from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
+from cube3d.training.mixture import mix
+from cube3d.training.tasks import task_mix
 from cube3d.vectors import Parts, embed_parts
 from cube_kernels import CubeLayer
 
@@ -330,7 +330,7 @@ def train(run: Run, progress: bool = True) -> None:
     Raises:
         UserError: an audit failed (``audit.json`` says which; no model is saved), the embedding does not fill
             the cube, the device is not there, the folder holds a run of other settings by now, or what
-            :func:`cube3d.trainer.fit` raises.
+            :func:`cube3d.training.trainer.fit` raises.
         BusyError: another process trains or evaluates the run.
     """
     trained = run.model_folder.is_dir()
@@ -354,7 +354,7 @@ def train(run: Run, progress: bool = True) -> None:
 
 
 def _train(run: Run, model: AnswerModel | None, checks: list[Check], process: PartialState, progress: bool) -> None:
-    from cube3d.trainer import fit
+    from cube3d.training.trainer import fit
 
     begins = process.is_main_process and not run.ensemble_file.exists()
     if process.is_main_process and run.config_file.exists() and load_settings(run.config_file) != run.settings:

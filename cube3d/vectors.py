@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cube3d.data import Pair, Split, normalized
+from cube3d.pairs import Pair, Split, normalized
 from cube3d.teachers import Ensemble
 
 

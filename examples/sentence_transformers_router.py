@@ -26,7 +26,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from sentence_transformers_cube import Cube
 from torch import Tensor
 
-from cube3d.data import read_pairs
+from cube3d.pairs import read_pairs
 
 
 def with_cube(encoder: SentenceTransformer, shape: list[int]) -> SentenceTransformer:

@@ -23,14 +23,14 @@ from pydantic import Field, model_validator
 from cube3d import run as runs
 from cube3d.config import Settings
 from cube3d.errors import UserError
-from cube3d.evaluate import evaluate, summarize
+from cube3d.evaluation.evaluate import evaluate, summarize
+from cube3d.evaluation.metrics import METRICS
 from cube3d.experiments.pictures import importance, parallel_coordinates
 from cube3d.experiments.plan import Plan, save_picture, save_plan, save_results
 from cube3d.experiments.space import Space, grid, parse_space, samples
 from cube3d.experiments.storage import check_waiting, opened
 from cube3d.experiments.variants import InfeasibleError, Variants, describe, measured, plain
 from cube3d.files import load_json, locked, save_json
-from cube3d.metrics import METRICS
 from cube3d.progress import Progress, say
 from cube3d.run import Run
 
@@ -85,8 +85,8 @@ def search(
 
     Returns:
         ``winner.json``: ``changes``, ``score``, ``scores`` by seed, ``runs`` (their folder), and ``test``, which is
-        what :func:`cube3d.evaluate.summarize` makes of the winner's runs; without it, and not saved, where another
-        worker has the runs.
+        what :func:`cube3d.evaluation.evaluate.summarize` makes of the winner's runs; without it, and not saved, where
+        another worker has the runs.
 
     Raises:
         UserError: the space names a setting or a value that there is not, no point could be trained, or the storage

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cube3d.device import first_process
+from cube3d.evaluation.methods import Method
 from cube3d.files import replacing
-from cube3d.methods import Method
 from cube3d.teachers import Teacher
 from cube3d.teachers.transformer import TransformerTeacher
 from cube3d.vectors import Part

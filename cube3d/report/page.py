@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cube3d.baselines import MEAN_ANSWER
 from cube3d.config import dump_settings
-from cube3d.evaluate import load_evaluations, summarize
-from cube3d.metrics import per_question
+from cube3d.evaluation.baselines import MEAN_ANSWER
+from cube3d.evaluation.evaluate import load_evaluations, summarize
+from cube3d.evaluation.metrics import per_question
+from cube3d.evaluation.subsets import ALL
 from cube3d.model import CubeModel
 from cube3d.reader.model import ReaderModel
 from cube3d.report import pictures, tables
@@ -21,7 +22,6 @@ from cube3d.report.history import panels
 from cube3d.report.lattice import movement, signal
 from cube3d.report.samples import samples
 from cube3d.run import Run
-from cube3d.subsets import ALL
 
 SIGNAL_QUESTIONS = 64
 """Held-out questions over which the gradient inside the lattice is measured."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cube3d.metrics import METRICS
-from cube3d.subsets import ALL, HEADWORD, OTHER
+from cube3d.evaluation.metrics import METRICS
+from cube3d.evaluation.subsets import ALL, HEADWORD, OTHER
 
 HEADLINE = ("cosine", "centered_cosine", "mrr")
 """The metrics that the verdict speaks of."""
@@ -152,7 +152,7 @@ def difference_table(results: dict[str, Any], subset: str = ALL, metrics: Sequen
 
 
 def probe_table(results: dict[str, Any]) -> Table:
-    """What tells questions of the same words apart, from :mod:`cube3d.probe`; no rows where nothing reads."""
+    """What tells questions of the same words apart, by :mod:`cube3d.evaluation.probe`; no rows where none reads."""
     kinds = list(next(iter(results["probe"].values()), ()))
     rows = [
         [name, *(f"{by_kind[kind]['paired']:.2f} / {by_kind[kind]['alone']:.2f}" for kind in kinds)]
@@ -169,7 +169,7 @@ def teacher_names(teachers: dict[str, Any]) -> list[str]:
 
 
 def teacher_table(teachers: dict[str, Any], metrics: Sequence[str] = METRICS) -> Table:
-    """Each teacher alone, with no model after it, from :func:`cube3d.teacher_results.teacher_results`."""
+    """Each teacher alone, with no model after it, from :func:`cube3d.evaluation.teachers.teacher_results`."""
     rows = [
         [
             name,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cube3d.errors import UserError
-from cube3d.evaluate import load_evaluations, summarize
+from cube3d.evaluation.evaluate import load_evaluations, summarize
 from cube3d.files import save_text
 from cube3d.report.page import page
 from cube3d.report.tables import markdown

@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from cube3d.data import normalized
+from cube3d.pairs import normalized
 
 RUN = 8
 """Words in a row that two texts must share to count as the same; all of a shorter held-out text."""

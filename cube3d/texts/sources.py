@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from cube3d.data import Pair
-from cube3d.data.readers import DOCS
-from cube3d.data.readers.docstrings import find_module, module_sources
 from cube3d.errors import UserError
+from cube3d.pairs import Pair
+from cube3d.pairs.readers import DOCS
+from cube3d.pairs.readers.docstrings import find_module, module_sources
 from cube3d.strict import parse_json_lines, read_text
 from cube3d.texts.dictionary import entries
 from cube3d.texts.sentences import is_prose, sentences

@@ -13,8 +13,8 @@ import yaml
 from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.config import parse_settings
-from cube3d.data import Pair
-from cube3d.evaluate import evaluate
+from cube3d.evaluation.evaluate import evaluate
+from cube3d.pairs import Pair
 from cube3d.vectors import Part, Parts
 
 DIM = 24

@@ -12,7 +12,7 @@ from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.device import find_device, training_process
 from cube3d.errors import UserError
-from cube3d.trainer import ProcessArguments
+from cube3d.training.trainer import ProcessArguments
 
 ON_SECOND = ("training.device=second:0", "teachers.0.device=cpu")
 

@@ -101,7 +101,13 @@ def begin(request, config_file, reader_config_file, plans, tmp_path):
             return ["evaluate", folder], folder
         if command == "embed":
             folder.mkdir(parents=True)
-            return ["embed", request.getfixturevalue("reader_run"), plans / "texts.txt", "--out", folder / "v.npy"], folder
+            return [
+                "embed",
+                request.getfixturevalue("reader_run"),
+                plans / "texts.txt",
+                "--out",
+                folder / "v.npy",
+            ], folder
         if command.startswith("train"):
             config = reader_config_file if command == "train reader" else config_file
             return ["train", "--config", config, "--out", folder], folder
@@ -131,7 +137,7 @@ def ends_alike(command, begin, times, seed):
             printed = shlex.split(re.search(r"interrupted; `(.*)` goes on", ended.stderr)[1])
             assert printed[:3] == [sys.executable, "-m", "cube3d"], where
             given = printed[3:]
-        elif (folder / "config.yaml").exists() and command.startswith("train") or (folder / "plan.yaml").exists():
+        elif ((folder / "config.yaml").exists() and command.startswith("train")) or (folder / "plan.yaml").exists():
             given = [arguments[0], "--resume", "--out", folder]
         else:
             given = arguments

@@ -7,7 +7,7 @@ import torch
 from cube3d.config import TrainingSettings
 from cube3d.model import CubeConfig, CubeModel, load_model
 from cube3d.placement import correlation_order
-from cube3d.trainer import fit
+from cube3d.training.trainer import fit
 from tests.cube3d.conftest import DIM
 
 

@@ -11,10 +11,10 @@ from cube3d import run as runs
 from cube3d.audit import check_rollout, check_split
 from cube3d.cli import main
 from cube3d.config import dump_settings, load_settings, parse_settings
-from cube3d.data import Pair, Split
 from cube3d.errors import UserError
 from cube3d.hints import command
 from cube3d.model import CubeConfig, CubeModel, MLPModel, load_model
+from cube3d.pairs import Pair, Split
 from tests.cube3d.conftest import CUBE, TOPICS, TRAINING, train_in_one_and_two_processes
 
 
@@ -204,7 +204,7 @@ def test_an_interrupt_says_how_to_go_on(config_file, tmp_path, capsys, monkeypat
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cube3d.trainer.AnswerTrainer.training_step", interrupt)
+    monkeypatch.setattr("cube3d.training.trainer.AnswerTrainer.training_step", interrupt)
     assert main(["train", "--config", str(config_file), "--out", str(tmp_path / "run")]) == 130
     assert "train --resume" in capsys.readouterr().err
 

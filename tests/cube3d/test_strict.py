@@ -7,9 +7,9 @@ import pytest
 from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.config import load_settings
-from cube3d.data import read_pairs
 from cube3d.errors import UserError
 from cube3d.files import load_json
+from cube3d.pairs import read_pairs
 from cube3d.strict import parse_json, parse_yaml, parse_yaml_nodes
 from cube3d.texts import read_texts
 

@@ -15,10 +15,10 @@ from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.config import Settings
 from cube3d.errors import StorageError, UserError
-from cube3d.evaluate import load_evaluations, summarize
+from cube3d.evaluation.evaluate import load_evaluations, summarize
+from cube3d.evaluation.metrics import per_question
 from cube3d.experiments.space import grid, parse_space, samples
 from cube3d.experiments.variants import measured, require_reached
-from cube3d.metrics import per_question
 
 optuna = pytest.importorskip("optuna", reason="optuna, which searches, is not installed")
 
@@ -125,7 +125,7 @@ def test_a_killed_search_goes_on_to_the_same_result(finished, base_file, tmp_pat
     script = """
 import os, signal, sys
 from cube3d.cli import main
-from cube3d.trainer import AnswerTrainer
+from cube3d.training.trainer import AnswerTrainer
 step, steps = AnswerTrainer.training_step, []
 def killed(*arguments, **options):
     steps.append(1)

@@ -101,7 +101,7 @@ def test_the_saved_model_loads_through_transformers(run):
 def test_a_run_killed_in_either_stage_resumes_bit_for_bit(reader_config_file, reader_run, tmp_path, monkeypatch):
     """The first kill comes while it distills, the second while it is tuned."""
     from cube3d.reader.distill import DistillationTrainer
-    from cube3d.trainer import AnswerTrainer
+    from cube3d.training.trainer import AnswerTrainer
 
     folder = tmp_path / "run"
     for trainer, steps in ((DistillationTrainer, 9), (AnswerTrainer, 3)):

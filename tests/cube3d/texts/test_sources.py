@@ -2,8 +2,8 @@
 
 import pytest
 
-from cube3d.data import Pair
 from cube3d.errors import UserError
+from cube3d.pairs import Pair
 from cube3d.texts import read_texts
 
 PAIR = Pair("And where?", "The river ends there. It is very long.", "made:1", context=("What ends?", "A river."))

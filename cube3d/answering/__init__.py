@@ -1,0 +1,1 @@
+"""Questions to answers, and texts to vectors, by a trained run."""

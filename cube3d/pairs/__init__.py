@@ -1,0 +1,16 @@
+"""Pairs of questions and answers: readers, answer groups, splits; what is kept of them, and what is made of them."""
+
+from cube3d.pairs.pair import Pair, Split, answer_groups, normalized, split_by_group
+from cube3d.pairs.readers import BUNDLED, CONTEXT_TURNS, make_pairs, read_pairs
+
+__all__ = [
+    "BUNDLED",
+    "CONTEXT_TURNS",
+    "Pair",
+    "Split",
+    "answer_groups",
+    "make_pairs",
+    "normalized",
+    "read_pairs",
+    "split_by_group",
+]

@@ -1,0 +1,1 @@
+"""Training on pairs: rows, order, steps, and what is mixed in at the end."""
