@@ -7,7 +7,6 @@ and whose validation read the training set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,24 +16,13 @@ from cube3d.errors import UserError
 from cube3d.model import CubeModel
 from cube3d.pairs import Pair, Split, normalized
 from cube3d.reader.model import ReaderModel
+from cube3d.training.check import Check
 from cube_kernels import TokenLattice
 
 if TYPE_CHECKING:
     from cube3d.reader.train import Material
 
 ROLLOUT = "the rollout changes the output"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check, whether it passed, and what was found."""
-
-    name: str
-    passed: bool
-    found: str
-
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def check_split(pairs: Sequence[Pair], groups: Sequence[int], split: Split) -> Check:
@@ -53,13 +41,6 @@ def check_split(pairs: Sequence[Pair], groups: Sequence[int], split: Split) -> C
     sizes = ", ".join(f"{len({groups[i] for i in indices})} groups in {part}" for part, indices in parts.items())
     found = f"shared: {', '.join(shared[:5])}" if shared else f"{sizes}, none shared"
     return Check("parts share no answer group, answer, question or conversation", not shared, found)
-
-
-def check_each(name: str, parameters: Sequence[str], passed: Sequence[str]) -> Check:
-    """Something that every parameter must have done, and those that did."""
-    missing = [parameter for parameter in parameters if parameter not in passed]
-    found = f"not: {', '.join(missing)}" if missing else f"{len(parameters)} of {len(parameters)} parameters"
-    return Check(name, not missing, found)
 
 
 def check_rollout(model: CubeModel, questions: Tensor) -> Check:

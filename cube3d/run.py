@@ -36,12 +36,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cube3d.audit import Check, check_reading, check_rollout, check_split, check_texts, require
+from cube3d.audit import check_reading, check_rollout, check_split, check_texts, require
 from cube3d.config import LatticeSettings, Settings, differences, dump_settings, load_settings
 from cube3d.dataset.prepare import prepare
 from cube3d.device import find_device, training_process
 from cube3d.errors import UserError
-from cube3d.evaluation.baselines import ridge
 from cube3d.files import holds_something, load_json, locked, replacing, save_json, save_text
 from cube3d.hints import command
 from cube3d.model import AnswerModel, CubeConfig, CubeModel, load_model
@@ -50,7 +49,9 @@ from cube3d.progress import say
 from cube3d.reader.model import ReaderModel
 from cube3d.strict import parse_json_lines, read_text
 from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
+from cube3d.training.check import Check
 from cube3d.training.mixture import mix
+from cube3d.training.ridge import ridge
 from cube3d.training.tasks import task_mix
 from cube3d.vectors import Parts, embed_parts
 from cube_kernels import CubeLayer

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cube3d.config import Settings
 from cube3d.evaluation.methods import Method
-from cube3d.evaluation.metrics import ranks
 from cube3d.model import CubeConfig, CubeModel, MappingModel, MLPConfig, MLPModel, load_model
-from cube3d.training.mixture import Linear, mix
+from cube3d.training.mixture import mix
+from cube3d.training.ridge import ridge
 from cube3d.training.tasks import task_mix
 from cube3d.vectors import Part, Parts
 
@@ -26,9 +26,6 @@ IDENTITY = "identity"
 MEAN_ANSWER = "mean answer"
 
 
-RIDGE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-
-
 def identity(questions: Tensor) -> Tensor:
     """No model: the question's own vector."""
     return questions
@@ -38,26 +35,6 @@ def mean_answer(train: Part) -> Predictor:
     """The mean training answer, whatever is asked."""
     center = train.answer.mean(0)
     return lambda questions: center.expand_as(questions)
-
-
-def ridge(parts: Parts, residual: bool) -> Linear:
-    """Linear least squares with an L2 penalty and an intercept, from the question to the answer or (residual)
-    to what the answer adds to the question; the penalty with the best validation MRR
-    (Hoerl and Kennard, 1970)."""
-    x = parts.train.question.double()
-    y = parts.train.answer.double() - (x if residual else 0)
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    gram, cross = (x - x_mean).T @ (x - x_mean), (x - x_mean).T @ (y - y_mean)
-
-    def fitted(penalty: float) -> Linear:
-        eye = torch.eye(len(gram), dtype=gram.dtype)
-        weight = torch.linalg.solve(gram + penalty * eye, cross)
-        return Linear(weight + eye if residual else weight, y_mean - x_mean @ weight)
-
-    def validation_mrr(predict: Predictor) -> float:
-        return (1 / ranks(predict(parts.validation.question), parts.validation)).mean().item()
-
-    return max(map(fitted, RIDGE_PENALTIES), key=validation_mrr)
 
 
 def shuffled(train: Part, seed: int) -> Part:

@@ -14,15 +14,16 @@ from cube3d.config import differences
 from cube3d.device import first_process, training_process
 from cube3d.errors import UserError
 from cube3d.evaluation.baselines import CUBE, baselines, rows
-from cube3d.evaluation.intervals import Bootstrap, Floats
+from cube3d.evaluation.intervals import Bootstrap
 from cube3d.evaluation.methods import Method, measure_speeds
-from cube3d.evaluation.metrics import METRICS, anisotropy, effective_dimensions, per_question
-from cube3d.evaluation.probe import minimal_pairs, told_apart
+from cube3d.evaluation.probe import told_apart
 from cube3d.evaluation.subsets import ALL, HEADWORD, OTHER, is_headword_question
 from cube3d.evaluation.teachers import teacher_results
 from cube3d.files import locked
+from cube3d.metrics import METRICS, Floats, anisotropy, effective_dimensions, per_question
 from cube3d.model import CubeModel
 from cube3d.pairs import normalized
+from cube3d.pairs.minimal import minimal_pairs
 from cube3d.run import Run
 
 CONTROLS = ("teacher", "identity")
@@ -155,7 +156,7 @@ def _measured(run: Run, methods: dict[str, Method], say: Callable[[str], None]) 
 def all_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
     """The run's model, first, and everything beside it, in the order of the tables."""
     if run.settings.model == "reader":
-        from cube3d.reader.baselines import reader_methods
+        from cube3d.evaluation.readers import reader_methods
 
         return reader_methods(run, say)
     model = run.model

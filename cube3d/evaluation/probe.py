@@ -1,47 +1,25 @@
-"""What a bag of tokens cannot tell apart: questions of the same words in another order.
+"""What a bag of tokens cannot tell apart: the pairs of :mod:`cube3d.pairs.minimal`.
 
-Each pair of the probe has one bag of words and two meanings, of one of three kinds: word order ("convert a list to a
-tuple", "a tuple to a list"), negation ("used but not", the other way round) and terms of two words ("search tree",
-"tree search"). There are two measures, of the cosines between the reader's vectors and the teachers': whether each
-question is nearer to its own teachers' vector than to the other's, and whether the two together are nearer to their own
-than to each other's. The second asks only that the reader moves from the one question to the other as its teachers do;
-for the first, that must be more than the reader's error in this direction. What sees only the bag is right in half of
-the cases, since a tie counts a half.
+There are two measures, of the cosines between the reader's vectors and the teachers': whether each question is nearer
+to its own teachers' vector than to the other's, and whether the two together are nearer to their own than to each
+other's. The second asks only that the reader moves from the one question to the other as its teachers do; for the
+first, that must be more than the reader's error in this direction. What sees only the bag is right in half of the
+cases, since a tie counts a half.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cube3d.pairs.minimal import MinimalPair
+
 TIE = 1e-6
 """Cosines nearer than this are equal: a bag adds up the same vectors in another order."""
-
-
-@dataclass(frozen=True)
-class MinimalPair:
-    """Two questions of the same words.
-
-    Attributes:
-        kind: what tells them apart.
-        first, second: the questions.
-    """
-
-    kind: str
-    first: str
-    second: str
-
-
-def minimal_pairs() -> list[MinimalPair]:
-    """The probe that ships with cube3d. None of it is a training text."""
-    lines = (files("cube3d.evaluation") / "probe.jsonl").read_text(encoding="utf-8").splitlines()
-    return [MinimalPair(**json.loads(line)) for line in lines]
 
 
 @dataclass(frozen=True)

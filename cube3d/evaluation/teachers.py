@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from cube3d.evaluation.intervals import Bootstrap
-from cube3d.evaluation.metrics import METRICS, per_question
+from cube3d.metrics import METRICS, per_question
 from cube3d.run import Run
 from cube3d.teachers import agreement
 from cube3d.vectors import embed_parts

@@ -12,12 +12,12 @@ from pydantic import Field
 
 from cube3d.config import Settings
 from cube3d.errors import UserError
-from cube3d.evaluation.intervals import Bootstrap, Floats
-from cube3d.evaluation.metrics import METRICS
+from cube3d.evaluation.intervals import Bootstrap
 from cube3d.experiments.pictures import differences
 from cube3d.experiments.plan import Plan, save_picture, save_plan, save_results
 from cube3d.experiments.variants import InfeasibleError, Variants, describe, has, measured
 from cube3d.files import locked
+from cube3d.metrics import METRICS, Floats
 from cube3d.progress import progress, say
 from cube3d.run import Run
 from cube3d.vectors import Part

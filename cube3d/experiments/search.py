@@ -24,13 +24,13 @@ from cube3d import run as runs
 from cube3d.config import Settings
 from cube3d.errors import UserError
 from cube3d.evaluation.evaluate import evaluate, summarize
-from cube3d.evaluation.metrics import METRICS
 from cube3d.experiments.pictures import importance, parallel_coordinates
 from cube3d.experiments.plan import Plan, save_picture, save_plan, save_results
 from cube3d.experiments.space import Space, grid, parse_space, samples
 from cube3d.experiments.storage import check_waiting, opened
 from cube3d.experiments.variants import InfeasibleError, Variants, describe, measured, plain
 from cube3d.files import load_json, locked, save_json
+from cube3d.metrics import METRICS
 from cube3d.progress import Progress, say
 from cube3d.run import Run
 

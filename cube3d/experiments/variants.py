@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from cube3d import run as runs
 from cube3d.config import Settings, dump_settings, parse_settings, set_value
 from cube3d.errors import BusyError, StorageError, UserError
-from cube3d.evaluation.intervals import Floats
-from cube3d.evaluation.metrics import per_question
+from cube3d.metrics import Floats, per_question
 from cube3d.pairs import normalized
 from cube3d.run import Run
 from cube3d.vectors import Part

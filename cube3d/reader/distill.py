@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from cube3d.config import DistillationSettings, LossSettings, NegativeSettings, TuningSettings
-from cube3d.evaluation.metrics import ranks
 from cube3d.losses import Objective
+from cube3d.metrics import ranks
 from cube3d.reader.corpus import Corpus
 from cube3d.reader.model import ReaderModel, pad
 from cube3d.training.trainer import (

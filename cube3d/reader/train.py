@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cube3d.audit import Check
 from cube3d.config import ReaderSettings, Settings
 from cube3d.device import first_process
-from cube3d.evaluation.probe import minimal_pairs
 from cube3d.files import load_json, replacing, save_json
 from cube3d.model import load_model
 from cube3d.pairs import Pair, Split
+from cube3d.pairs.minimal import minimal_pairs
 from cube3d.progress import progress
 from cube3d.reader.corpus import Corpus, write_corpus
 from cube3d.reader.distill import distill, going_on
@@ -25,6 +24,7 @@ from cube3d.reader.tokenizer import TextTokenizer, load_tokenizer, teacher_token
 from cube3d.reader.vectors import log_weights, mapped, reduced, static_vectors
 from cube3d.teachers import Ensemble
 from cube3d.texts import PAIRS, HeldOut, chosen, read_texts
+from cube3d.training.check import Check
 from cube3d.training.tasks import task_mix
 from cube3d.training.trainer import Trained, fit
 from cube3d.vectors import Parts

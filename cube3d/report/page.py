@@ -13,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cube3d.config import dump_settings
 from cube3d.evaluation.baselines import MEAN_ANSWER
 from cube3d.evaluation.evaluate import load_evaluations, summarize
-from cube3d.evaluation.metrics import per_question
 from cube3d.evaluation.subsets import ALL
+from cube3d.metrics import per_question
 from cube3d.model import CubeModel
 from cube3d.reader.model import ReaderModel
 from cube3d.report import pictures, tables

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cube3d.evaluation.metrics import ranks
+from cube3d.metrics import ranks
 from cube3d.run import Run
 from cube3d.vectors import Part
 

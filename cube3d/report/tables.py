@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cube3d.evaluation.metrics import METRICS
 from cube3d.evaluation.subsets import ALL, HEADWORD, OTHER
+from cube3d.metrics import METRICS
 
 HEADLINE = ("cosine", "centered_cosine", "mrr")
 """The metrics that the verdict speaks of."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cube3d.config import CurriculumSettings
-from cube3d.evaluation.metrics import ranks
+from cube3d.metrics import ranks
 from cube3d.vectors import Part
 
 

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
-from cube3d.evaluation.metrics import LOSSES, measure
+from cube3d.metrics import LOSSES, measure
 from cube3d.model import MappingModel
+from cube3d.training.ridge import Linear
 from cube3d.vectors import Parts
 
 SHARES = tuple(tenths / 10 for tenths in range(10))
 """What is tried; 0 leaves the mapping as it is, and 1, which would leave nothing of it, is not among them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """``q · map + shift``, computed in float64, in the precision of the question.
-
-    Attributes:
-        map: ``[dim, dim]``, float64.
-        shift: ``[dim]``, float64.
-    """
-
-    map: Tensor
-    shift: Tensor
-
-    def __call__(self, questions: Tensor) -> Tensor:
-        return (questions.double() @ self.map + self.shift).to(questions.dtype)
 
 
 @torch.no_grad()

@@ -23,14 +23,14 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, Trainer
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from cube3d.audit import Check, check_each
 from cube3d.config import CurriculumSettings, TrainingSettings
 from cube3d.device import training_process
 from cube3d.errors import StorageError, UserError
-from cube3d.evaluation.metrics import LOSSES, measure
 from cube3d.files import follow_umask
+from cube3d.metrics import LOSSES, measure
 from cube3d.model import AnswerModel
 from cube3d.progress import Progress, say
+from cube3d.training.check import Check, check_each
 from cube3d.training.curriculum import competence
 from cube3d.training.rows import TrainingPairs
 from cube3d.vectors import Part

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from cube3d import baselines
-from cube3d.evaluation.baselines import identity, lattice_off, mean_answer, parameter_count, ridge, shuffled, sized_mlp
+from cube3d.evaluation.baselines import identity, lattice_off, mean_answer, parameter_count, shuffled, sized_mlp
 from cube3d.model import CubeConfig, CubeModel, MLPModel
 from cube3d.pairs import Pair
+from cube3d.training import ridge as regression
+from cube3d.training.ridge import ridge
 from cube3d.vectors import Part, Parts
 
 DIM = 6
@@ -41,14 +42,14 @@ def linear(generator):
 
 @pytest.mark.parametrize("residual", [False, True], ids=["ridge", "residual ridge"])
 def test_ridge_with_a_tiny_penalty_recovers_a_linear_map(monkeypatch, linear, residual):
-    monkeypatch.setattr(baselines, "RIDGE_PENALTIES", (1e-12,))
+    monkeypatch.setattr(regression, "PENALTIES", (1e-12,))
     function, parts = linear
     predicted = ridge(parts, residual)(parts.test.question)
     assert torch.allclose(predicted, function(parts.test.question), atol=1e-8)
 
 
 def test_ridge_with_a_huge_penalty_falls_back_to_the_mean_answer(monkeypatch, linear):
-    monkeypatch.setattr(baselines, "RIDGE_PENALTIES", (1e12,))
+    monkeypatch.setattr(regression, "PENALTIES", (1e12,))
     _, parts = linear
     predicted = ridge(parts, residual=False)(parts.test.question)
     assert torch.allclose(predicted, parts.train.answer.mean(0).expand_as(predicted), atol=1e-8)
@@ -56,7 +57,7 @@ def test_ridge_with_a_huge_penalty_falls_back_to_the_mean_answer(monkeypatch, li
 
 def test_residual_ridge_with_a_huge_penalty_falls_back_to_the_question(monkeypatch, linear):
     """Moved by the mean of what the answers add."""
-    monkeypatch.setattr(baselines, "RIDGE_PENALTIES", (1e12,))
+    monkeypatch.setattr(regression, "PENALTIES", (1e12,))
     _, parts = linear
     predicted = ridge(parts, residual=True)(parts.test.question)
     added = (parts.train.answer - parts.train.question).mean(0)
@@ -67,7 +68,7 @@ def test_residual_ridge_with_a_huge_penalty_falls_back_to_the_question(monkeypat
 def test_ridge_minimizes_the_penalized_squares(monkeypatch, generator, residual):
     """At a middling penalty, where no direction improves the sum."""
     penalty = 3.0
-    monkeypatch.setattr(baselines, "RIDGE_PENALTIES", (penalty,))
+    monkeypatch.setattr(regression, "PENALTIES", (penalty,))
     x = torch.randn(30, DIM, generator=generator, dtype=torch.float64)
     y = torch.randn(30, DIM, generator=generator, dtype=torch.float64)
     part = make_part(x, y)
@@ -82,7 +83,7 @@ def test_ridge_minimizes_the_penalized_squares(monkeypatch, generator, residual)
 
 @pytest.mark.parametrize("penalties", [(1e-10, 1e10), (1e10, 1e-10)])
 def test_ridge_takes_the_penalty_that_ranks_the_validation_answers_best(monkeypatch, linear, penalties):
-    monkeypatch.setattr(baselines, "RIDGE_PENALTIES", penalties)
+    monkeypatch.setattr(regression, "PENALTIES", penalties)
     function, parts = linear
     assert torch.allclose(ridge(parts, residual=False)(parts.test.question), function(parts.test.question), atol=1e-6)
 

@@ -11,7 +11,7 @@ from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.errors import UserError
 from cube3d.evaluation.evaluate import Evaluation, load_evaluations, summarize
-from cube3d.evaluation.metrics import METRICS
+from cube3d.metrics import METRICS
 from cube3d.pairs import normalized
 from cube3d.report.tables import gain_table, headline, markdown, method_table, terminal, verdict
 from tests.cube3d.conftest import in_two_processes

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from cube3d.evaluation.probe import MinimalPair, ToldApart, minimal_pairs, told_apart
+from cube3d.evaluation.probe import ToldApart, told_apart
+from cube3d.pairs.minimal import MinimalPair, minimal_pairs
 
 
 def bag(texts):

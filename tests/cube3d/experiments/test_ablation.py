@@ -10,7 +10,7 @@ import yaml
 from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.config import differences, load_settings
-from cube3d.evaluation.metrics import METRICS, per_question
+from cube3d.metrics import METRICS, per_question
 
 PLAN = {
     "changes": {"cube.steps": [0], "loss.cosine": [0], "cube.shape": [[3, 3, 3]], "cube.checkpoint_every": [1]},

@@ -16,9 +16,9 @@ from cube3d.cli import main
 from cube3d.config import Settings
 from cube3d.errors import StorageError, UserError
 from cube3d.evaluation.evaluate import load_evaluations, summarize
-from cube3d.evaluation.metrics import per_question
 from cube3d.experiments.space import grid, parse_space, samples
 from cube3d.experiments.variants import measured, require_reached
+from cube3d.metrics import per_question
 
 optuna = pytest.importorskip("optuna", reason="optuna, which searches, is not installed")
 

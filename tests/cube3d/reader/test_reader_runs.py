@@ -15,8 +15,8 @@ from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.config import parse_settings
 from cube3d.errors import UserError
+from cube3d.evaluation.readers import variants
 from cube3d.model import load_model
-from cube3d.reader.baselines import variants
 from cube3d.reader.distill import parameter_groups
 from cube3d.reader.model import ReaderConfig, ReaderModel
 from cube3d.reader.train import new_reader

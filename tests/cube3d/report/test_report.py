@@ -11,7 +11,7 @@ import torch
 
 from cube3d import run as runs
 from cube3d.cli import main
-from cube3d.evaluation.metrics import METRICS, ranks
+from cube3d.metrics import METRICS, ranks
 from cube3d.model import CubeConfig, CubeModel
 from cube3d.report import pictures
 from cube3d.report.history import panels

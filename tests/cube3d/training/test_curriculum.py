@@ -5,8 +5,8 @@ import torch
 
 from cube3d.config import CurriculumSettings, LossSettings, NegativeSettings, load_settings
 from cube3d.errors import UserError
-from cube3d.evaluation.metrics import ranks
 from cube3d.losses import Objective
+from cube3d.metrics import ranks
 from cube3d.pairs import Pair
 from cube3d.training.curriculum import competence, difficulty
 from cube3d.vectors import Part

@@ -11,10 +11,11 @@ from cube3d.answering.answer import Reader
 from cube3d.cli import main
 from cube3d.config import TrainingSettings
 from cube3d.errors import UserError
-from cube3d.evaluation.baselines import parameter_count, ridge, rows, shuffled, sized_mlp
-from cube3d.evaluation.metrics import measure
+from cube3d.evaluation.baselines import parameter_count, rows, shuffled, sized_mlp
+from cube3d.metrics import measure
 from cube3d.model import CubeConfig, CubeModel, MLPConfig, MLPModel, load_model
 from cube3d.training.mixture import SHARES, Linear, mix
+from cube3d.training.ridge import ridge
 from tests.cube3d.conftest import CUBE, DIM
 
 METRICS = ["loss", "ranking_loss", "mrr", "cosine", "centered_cosine"]

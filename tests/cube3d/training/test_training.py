@@ -11,8 +11,8 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from cube3d.config import LOSS_NAMES, CurriculumSettings, LossSettings, TrainingSettings
 from cube3d.errors import UserError
-from cube3d.evaluation.metrics import per_question, ranking_loss
 from cube3d.losses import Objective
+from cube3d.metrics import per_question, ranking_loss
 from cube3d.model import CubeConfig, CubeModel, MLPConfig, MLPModel
 from cube3d.training.curriculum import competence
 from cube3d.training.trainer import (

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cube3d.evaluation.metrics import METRICS, anisotropy, effective_dimensions, per_question, ranks
+from cube3d.metrics import METRICS, anisotropy, effective_dimensions, per_question, ranks
 from cube3d.pairs import Pair
 from cube3d.vectors import Part
 

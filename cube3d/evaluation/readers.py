@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cube3d.config import ReaderSettings, Settings
-from cube3d.evaluation.baselines import parameter_count, ridge
+from cube3d.evaluation.baselines import parameter_count
 from cube3d.evaluation.methods import Method
+from cube3d.evaluation.model2vec import static_method, static_model, static_table
 from cube3d.model import CubeConfig, CubeModel, load_model
 from cube3d.reader.model import ReaderModel
-from cube3d.reader.model2vec import static_method, static_model, static_table
 from cube3d.reader.train import distilled_reader, new_reader, tuned_reader
 from cube3d.teachers.transformer import TransformerTeacher
 from cube3d.training.mixture import mix
+from cube3d.training.ridge import ridge
 from cube3d.training.trainer import fit
 from cube3d.vectors import Part
 

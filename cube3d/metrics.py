@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cube3d.evaluation.intervals import Floats
 from cube3d.vectors import Part
+
+Floats = NDArray[np.float64]
 
 TIE = 1e-9
 """Cosines nearer than this are equal: the same vectors differ by some 1e-16 from one row of a product to another."""
