@@ -16,7 +16,7 @@ from cube3d.config import HEADS, ReaderSettings
 from cube3d.errors import UserError
 from cube3d.model import AnswerConfig, AnswerModel, AnswerOutput
 from cube3d.reader.contexts import ConvolutionContext, TransformerContext
-from cube3d.reader.table import Storage, TokenTable
+from cube3d.reader.table import Storage, TokenTable, bigram_rows
 from cube3d.reader.tokenizer import TextTokenizer, load_tokenizer
 from cube3d.vectors import Part
 from cube_kernels import TokenCube, TokenReading
@@ -24,6 +24,9 @@ from cube_kernels.reading import Entered
 
 BATCH = 512
 """Texts that are read at a time."""
+
+TABLES = ("table.", "bigrams.")
+"""What the names of parameters begin with that stand in tables of many rows, few of which a text moves."""
 
 GROUPS = 4
 """Texts of like length that a batch is cut into, so that none is padded far."""
@@ -59,6 +62,9 @@ class ReaderModel(AnswerModel):
         self.settings = settings
         self.table = TokenTable(config.vocabulary, width, settings.storage)
         self.log_weight = nn.Parameter(torch.zeros(config.vocabulary))
+        self.bigrams = (
+            TokenTable(settings.bigrams, settings.bigram_width, settings.storage) if settings.bigrams else None
+        )
         if not settings.train_vectors and settings.storage == "float32":
             self.table.vectors.requires_grad_(False)
         self.reading = _reading(settings, width, config.dim)
@@ -87,7 +93,8 @@ class ReaderModel(AnswerModel):
         """
         mask = attention_mask.bool()
         if len(mask) < 2 * GROUPS:  # to look for what they share would take longer
-            return self._mix(self._entered(self.table(input_ids), kept), mask, self.log_weight[input_ids])
+            entered = self._entered(self.table(input_ids), kept)
+            return self._mix(entered, mask, self.log_weight[input_ids], self._beside(input_ids))
         # Each token once: the gradient of the table is as large as the table, for every look-up that there is.
         numbers, places = input_ids.unique(return_inverse=True)
         vectors, log_weight = self.table(numbers), self.log_weight[numbers]
@@ -101,7 +108,9 @@ class ReaderModel(AnswerModel):
                 own = entered.at(place)
             else:
                 own = self._entered(F.embedding(place, vectors), None if kept is None else kept[rows])
-            read.append(self._mix(own, mask[rows, : place.shape[1]], log_weight[place]))
+            length = place.shape[1]
+            beside = self._beside(input_ids[rows, :length])
+            read.append(self._mix(own, mask[rows, :length], log_weight[place], beside))
         return torch.cat(read)[order.argsort()]
 
     def _entered(self, tokens: Tensor, kept: Tensor | None) -> Entered:
@@ -110,11 +119,17 @@ class ReaderModel(AnswerModel):
             tokens = tokens * (kept / kept.float().mean(dim=1, keepdim=True).clamp_min(1 / kept.shape[1]))[:, None]
         return self.reading.enter(tokens)
 
-    def _mix(self, entered: Entered, mask: Tensor, log_weight: Tensor) -> Tensor:
+    def _beside(self, tokens: Tensor) -> Tensor | None:
+        if self.bigrams is None:
+            return None
+        found: Tensor = self.bigrams(bigram_rows(tokens, self.config.vocabulary, len(self.bigrams)))
+        return found
+
+    def _mix(self, entered: Entered, mask: Tensor, log_weight: Tensor, beside: Tensor | None) -> Tensor:
         if self.training and self.settings.token_dropout:
             left = torch.rand(mask.shape, device=mask.device) >= self.settings.token_dropout
             mask = mask & (left | ~(mask & left).any(dim=1, keepdim=True))  # a text keeps something
-        return F.normalize(self.reading.mix(entered, mask, log_weight), dim=-1)
+        return F.normalize(self.reading.mix(entered, mask, log_weight, beside=beside), dim=-1)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, kept: Tensor | None = None, **labels: Tensor | None
@@ -178,26 +193,29 @@ class ReaderModel(AnswerModel):
         self.tokenizer.save(folder)
 
     def stored(self, storage: Storage) -> ReaderModel:
-        """The same reader with its table in another number format."""
+        """The same reader with its tables in another number format."""
         other = ReaderModel(self.config.with_reader(self.settings.model_copy(update={"storage": storage})))
-        table = self.table.stored(storage)
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith("table.")}
-        other.load_state_dict({**state, **{f"table.{name}": value for name, value in table.state_dict().items()}})
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith(TABLES)}
+        other.table = self.table.stored(storage)
+        other.bigrams = None if self.bigrams is None else self.bigrams.stored(storage)
+        other.load_state_dict({**other.state_dict(), **state})
         other.tokenizer = self.tokenizer
         return other.eval()
 
     @property
     def size(self) -> int:
         """Bytes of its numbers."""
-        tensors = [*self.table.state_dict().values(), self.log_weight, *self.reading.state_dict().values()]
+        tensors = [value for name, value in self.state_dict().items() if not name.startswith("objective.")]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
     def fitted(self) -> int:
         """Numbers that were fitted to texts and pairs, in whatever format the table is stored now."""
-        names = [name for name in self.trainable() if not name.startswith(("objective.", "table."))]
-        table = len(self.table) * self.table.width if self.settings.train_vectors else 0
-        return table + sum(self.get_parameter(name).numel() for name in names)
+        names = [name for name in self.trainable() if not name.startswith(("objective.", *TABLES))]
+        tables = len(self.table) * self.table.width if self.settings.train_vectors else 0
+        if self.bigrams is not None:
+            tables += len(self.bigrams) * self.bigrams.width
+        return tables + sum(self.get_parameter(name).numel() for name in names)
 
     @property
     def context_parameters(self) -> int:
@@ -210,20 +228,20 @@ class ReaderModel(AnswerModel):
 
 def _reading(settings: ReaderSettings, width: int, dim: int) -> TokenReading:
     channels = settings.channels
+    beside = settings.bigram_width if settings.bigrams else 0
     if settings.context == "lattice":
         depth, height = settings.cells
         lattice = settings.lattice((depth, height, settings.max_length))
-        return TokenCube(
-            width, lattice, settings.rule(), settings.steps, dim, settings.backend, settings.checkpoint_every
-        )
+        rule, steps = settings.rule(), settings.steps
+        return TokenCube(width, lattice, rule, steps, dim, settings.backend, settings.checkpoint_every, beside)
     if settings.context == "none":
-        return TokenReading(width, dim)
+        return TokenReading(width, dim, beside=beside)
     context: nn.Module
     if settings.context == "transformer":
         context = TransformerContext(channels, settings.hidden, gcd(channels, HEADS), settings.max_length)
     else:
         context = ConvolutionContext(channels, settings.hidden, settings.radius, settings.steps)
-    return TokenReading(width, dim, context, channels, channels)
+    return TokenReading(width, dim, context, channels, channels, beside)
 
 
 def pad(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

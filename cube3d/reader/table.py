@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Storage = Literal["float32", "float16", "int8"]
@@ -39,7 +40,7 @@ class TokenTable(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self.storage == "float32":
-            return nn.functional.embedding(tokens, self.vectors)
+            return F.embedding(tokens, self.vectors)
         found = self.codes[tokens].float()
         return found if self.storage == "float16" else found * self.scale[tokens]
 
@@ -62,3 +63,18 @@ class TokenTable(nn.Module):
 
     def __len__(self) -> int:
         return len(self.vectors if self.storage == "float32" else self.codes)
+
+
+def bigram_rows(tokens: Tensor, vocabulary: int, rows: int) -> Tensor:
+    """The row of each token and the one before it, ``[B, L]``, int64, by the hashing trick (Weinberger et al., 2009,
+    "Feature Hashing for Large Scale Multitask Learning"; Bojanowski et al., 2017, "Enriching Word Vectors with Subword
+    Information", hash n-grams of letters so).
+
+    Args:
+        tokens: ``[B, L]``, int64.
+        vocabulary: tokens there are; what stands before a text has the number after the last.
+        rows: of the table.
+    """
+    before = F.pad(tokens, (1, 0), value=vocabulary)[:, :-1]
+    # Odd multipliers of 32 bits: no product of a vocabulary's numbers leaves int64.
+    return (before * 2654435761 + tokens * 1597334677) % rows

@@ -30,6 +30,8 @@ VARIANTS = [
     {},
     {"storage": "int8", "cells": [2, 3], "neighborhood": "moore", "radius": 1, "boundary": "periodic", "width": 12},
     {"storage": "float16", "context": "none"},
+    {"storage": "int8", "bigrams": 50, "bigram_width": 3},
+    {"bigrams": 50, "context": "none"},
     {"perception": "gather", "filters": 1, "update": "leaky", "cells": [3, 1], "boundary": "absorbing"},
 ]
 
