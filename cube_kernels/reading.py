@@ -71,9 +71,11 @@ class TokenReading(nn.Module):
         logit_t = log_weight_t + read(c_t)[dim]
         out = to_output(Σ_t softmax(logit)_t · (y_t + join(b_t)))
 
-    ``b_t`` are further numbers of a token, which enter the mean alone and not the context. ``read`` starts at zero and ``to_output`` as the identity (its first rows, if ``out`` is another width), so that an
+    ``read`` starts at zero and ``to_output`` as the identity (its first rows, if ``out`` is another width), so that an
     untrained reading is exactly the weighted mean; and corrections scale with their tokens, so that it commutes with
     multiplying all tokens by a positive number, but for the bias of ``to_output``.
+
+    ``b_t`` are further numbers of a token, if there are any: they enter the mean, but not the context.
 
     Padding contributes nothing, whatever its vectors hold. A text without tokens, and one of length 0, has the mean
     zero, so that its output is the bias of ``to_output``; its gradients are zero. Sums over tokens are taken in
@@ -165,8 +167,8 @@ class TokenReading(nn.Module):
             ``[B, out]``.
 
         Raises:
-            ValueError, TypeError: a shape, dtype or device that does not fit, a seed without a context, or something beside tokens
-                for a reading that takes nothing, and the reverse.
+            ValueError, TypeError: a shape, dtype or device that does not fit, a seed without a context, or ``beside``
+                given to a reading that takes none, or not to one that does.
         """
         owner = type(self).__name__
         _check_text(owner, "tokens", tokens, self.dim, mask, self.to_output.weight)

@@ -93,8 +93,8 @@ class ReaderModel(AnswerModel):
         """
         mask = attention_mask.bool()
         if len(mask) < 2 * GROUPS:  # to look for what they share would take longer
-            entered = self._entered(self.table(input_ids), kept)
-            return self._mix(entered, mask, self.log_weight[input_ids], self._beside(input_ids))
+            tokens = self._entered(self.table(input_ids), kept)
+            return self._mix(tokens, mask, self.log_weight[input_ids], self._beside(input_ids))
         # Each token once: the gradient of the table is as large as the table, for every look-up that there is.
         numbers, places = input_ids.unique(return_inverse=True)
         vectors, log_weight = self.table(numbers), self.log_weight[numbers]
@@ -103,14 +103,13 @@ class ReaderModel(AnswerModel):
         order = lengths.argsort(stable=True)
         read = []
         for rows in order.chunk(GROUPS):
-            place = places[rows, : int(lengths[rows[-1]])]
+            length = int(lengths[rows[-1]])
+            place = places[rows, :length]
             if entered is not None:
                 own = entered.at(place)
             else:
                 own = self._entered(F.embedding(place, vectors), None if kept is None else kept[rows])
-            length = place.shape[1]
-            beside = self._beside(input_ids[rows, :length])
-            read.append(self._mix(own, mask[rows, :length], log_weight[place], beside))
+            read.append(self._mix(own, mask[rows, :length], log_weight[place], self._beside(input_ids[rows, :length])))
         return torch.cat(read)[order.argsort()]
 
     def _entered(self, tokens: Tensor, kept: Tensor | None) -> Entered:

@@ -1,9 +1,11 @@
 """The table of token vectors: what each number format keeps of them, against a plain loop."""
 
+import math
+
 import pytest
 import torch
 
-from cube3d.reader.table import TokenTable
+from cube3d.reader.table import TokenTable, bigram_rows
 
 STORAGES = ["float32", "float16", "int8"]
 
@@ -111,3 +113,24 @@ def test_bytes_of_a_row():
         for storage in STORAGES
     }
     assert sizes == {"float32": 96, "float16": 48, "int8": 28}
+
+
+@pytest.mark.parametrize(("vocabulary", "rows"), [(30, 7), (30_522, 65_536), (2**31 - 1, 2**31 - 1)])
+def test_a_bigram_finds_its_row_by_a_hash_that_overflows_nowhere(vocabulary, rows):
+    """Numbers of Python are of any size. What follows a token changes nothing, nor does padding."""
+    tokens = torch.randint(vocabulary, (4, 9), generator=torch.Generator().manual_seed(0))
+    tokens[0] = vocabulary - 1
+    found = bigram_rows(tokens, vocabulary, rows)
+    for text, own in zip(tokens.tolist(), found.tolist(), strict=True):
+        befores = [vocabulary, *text[:-1]]
+        assert own == [
+            (before * 2654435761 + token * 1597334677) % rows for before, token in zip(befores, text, strict=True)
+        ]
+    assert torch.equal(bigram_rows(tokens[:, :5], vocabulary, rows), found[:, :5])
+
+
+def test_bigrams_spread_over_the_rows():
+    """As evenly as drawn at random: of 20,000 in as many rows, a share 1/e of the rows has none."""
+    tokens = torch.randint(30_522, (2000, 11), generator=torch.Generator().manual_seed(0))
+    used = bigram_rows(tokens, 30_522, 20_000)[:, 1:].unique()
+    assert len(used) / 20_000 == pytest.approx(1 - math.exp(-1), abs=0.01)
