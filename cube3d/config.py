@@ -232,10 +232,10 @@ class ReaderSettings(LatticeSettings):
     storage: Literal["float32", "float16", "int8"] = "float32"
     """How the tables of token vectors and of bigrams are saved; they are trained in float32."""
     bigrams: int = Field(0, ge=0)
-    """Rows of a table in which each token and the one before it find numbers that stand beside the token's vector, by
-    a hash: pairs that share a row share its numbers. 0: none."""
+    """How many pairs of neighboring tokens, the most frequent of the texts, have numbers of their own, which stand
+    beside the second token's vector; 0: none."""
     bigram_width: int = Field(64, ge=1)
-    """Numbers of such a row; a linear map takes them to the width of a token vector."""
+    """How many numbers a pair has; a linear map takes them to the width of a token vector."""
     context: Literal["lattice", "none", "transformer", "convolutions"] = "lattice"
     """What lets tokens see each other. "none" is a bag of tokens; a transformer's layer and untied convolutions are
     there to be measured beside the lattice."""

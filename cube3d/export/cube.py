@@ -139,6 +139,15 @@ def _rows(numbers: Tensor, table: Tensor, scale: Tensor | None, dtype: torch.dty
     return rows if scale is None else rows * F.embedding(numbers, scale).to(dtype)
 
 
+def _search(numbers: Tensor, wanted: Tensor) -> Tensor:
+    """The place of the last of rising numbers that is not above the wanted one, or 0."""
+    place, step = torch.zeros_like(wanted), 1 << (len(numbers) - 1).bit_length()
+    while step := step // 2:  # ONNX has no searchsorted
+        ahead = (place + step).clamp_max(len(numbers) - 1)
+        place = torch.where(numbers[ahead] <= wanted, ahead, place)
+    return place
+
+
 def _weights(logit: Tensor, padding: Tensor) -> Tensor:
     """Softmax over the tokens, ``[B, L, 1]``; zero for padding, in a text of nothing else too."""
     # Not minus infinity, of which such a text would make no number.
@@ -156,8 +165,8 @@ class Reader(Cells, InputModule):
     - ``table [V, width]``: token vectors, float32, float16, or int8 with ``table_scale [V, 1]``;
     - ``log_weight [V]``: logarithm of each token's weight;
     - ``output_weight``, ``output_bias``: of the linear map from the weighted mean;
-    - with bigrams: ``bigrams [N, width']``, as ``table``, found by a hash of a token and the one before it, and
-      ``join_weight [width, width']`` to the width of a token vector;
+    - with bigrams: ``bigram_numbers [N]``, int64, rising: V times the token before, V at the start, plus the token;
+      ``bigrams [N, width']``, as ``table``; ``join_weight [width, width']`` to the width of a token vector;
     - with a lattice, on which each token has a column of cells: ``lift_weight``, ``lift_bias`` to its cells,
       ``read_weight``, ``read_bias`` from them; ``filters [P, seen, C]``: weights of what is seen, without which cells
       see it as it is; ``retention [cells, 1]``: what an absorbing boundary leaves.
@@ -216,9 +225,11 @@ class Reader(Cells, InputModule):
             weights = _weights(logit, padding)
         mean = _mean(weights, tokens) + correction
         if self.bigrams is not None:
-            before = F.pad(input_ids, (1, 0), value=len(self.log_weight))[:, :-1]
-            found = (before * 2654435761 + input_ids * 1597334677) % len(self.bigrams)
-            beside = _rows(found, self.bigrams, self.bigrams_scale, logit.dtype)
+            vocabulary = len(self.log_weight)
+            wanted = F.pad(input_ids, (1, 0), value=vocabulary)[:, :-1] * vocabulary + input_ids
+            place = _search(self.bigram_numbers, wanted)
+            beside = _rows(place, self.bigrams, self.bigrams_scale, logit.dtype)
+            beside = beside.masked_fill((self.bigram_numbers[place] != wanted)[..., None], 0)
             mean = mean + F.linear(_mean(weights, beside), self.join_weight)
         return F.normalize(F.linear(mean, self.output_weight, self.output_bias), dim=-1)
 

@@ -64,9 +64,11 @@ def plain_reader(model: ReaderModel) -> Reader:
     reading = model.reading
     learned: dict[str, Tensor] = {"log_weight": model.log_weight}
     fixed: dict[str, Tensor] = {}
-    for name, table in (("table", model.table), ("bigrams", model.bigrams)):
-        if table is None:
-            continue
+    tables = {"table": model.table}
+    if model.bigrams is not None:
+        tables["bigrams"] = model.bigrams.rows
+        fixed["bigram_numbers"] = model.bigrams.numbers
+    for name, table in tables.items():
         state = table.state_dict()
         if table.storage == "float32":
             learned[name] = state["vectors"]

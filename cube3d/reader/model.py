@@ -16,7 +16,7 @@ from cube3d.config import HEADS, ReaderSettings
 from cube3d.errors import UserError
 from cube3d.model import AnswerConfig, AnswerModel, AnswerOutput
 from cube3d.reader.contexts import ConvolutionContext, TransformerContext
-from cube3d.reader.table import Storage, TokenTable, bigram_rows
+from cube3d.reader.table import BigramTable, Storage, TokenTable
 from cube3d.reader.tokenizer import TextTokenizer, load_tokenizer
 from cube3d.vectors import Part
 from cube_kernels import TokenCube, TokenReading
@@ -62,9 +62,9 @@ class ReaderModel(AnswerModel):
         self.settings = settings
         self.table = TokenTable(config.vocabulary, width, settings.storage)
         self.log_weight = nn.Parameter(torch.zeros(config.vocabulary))
-        self.bigrams = (
-            TokenTable(settings.bigrams, settings.bigram_width, settings.storage) if settings.bigrams else None
-        )
+        self.bigrams: BigramTable | None = None
+        if settings.bigrams:
+            self.bigrams = BigramTable(config.vocabulary, settings.bigrams, settings.bigram_width, settings.storage)
         if not settings.train_vectors and settings.storage == "float32":
             self.table.vectors.requires_grad_(False)
         self.reading = _reading(settings, width, config.dim)
@@ -119,10 +119,7 @@ class ReaderModel(AnswerModel):
         return self.reading.enter(tokens)
 
     def _beside(self, tokens: Tensor) -> Tensor | None:
-        if self.bigrams is None:
-            return None
-        found: Tensor = self.bigrams(bigram_rows(tokens, self.config.vocabulary, len(self.bigrams)))
-        return found
+        return None if self.bigrams is None else self.bigrams(tokens)
 
     def _mix(self, entered: Entered, mask: Tensor, log_weight: Tensor, beside: Tensor | None) -> Tensor:
         if self.training and self.settings.token_dropout:
@@ -213,7 +210,7 @@ class ReaderModel(AnswerModel):
         names = [name for name in self.trainable() if not name.startswith(("objective.", *TABLES))]
         tables = len(self.table) * self.table.width if self.settings.train_vectors else 0
         if self.bigrams is not None:
-            tables += len(self.bigrams) * self.bigrams.width
+            tables += len(self.bigrams.rows) * self.bigrams.rows.width
         return tables + sum(self.get_parameter(name).numel() for name in names)
 
     @property

@@ -55,6 +55,9 @@ def random_reader(vocabulary, dim, words, settings):
     model.tokenizer = words
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
+    if model.bigrams is not None:
+        known = torch.randperm(vocabulary * (vocabulary + 1))[: settings.bigrams]
+        model.bigrams.numbers.copy_(known.sort().values)
     return model.stored(settings.storage)
 
 

@@ -1,11 +1,9 @@
 """The table of token vectors: what each number format keeps of them, against a plain loop."""
 
-import math
-
 import pytest
 import torch
 
-from cube3d.reader.table import TokenTable, bigram_rows
+from cube3d.reader.table import BigramTable, TokenTable, bigram_numbers
 
 STORAGES = ["float32", "float16", "int8"]
 
@@ -115,22 +113,22 @@ def test_bytes_of_a_row():
     assert sizes == {"float32": 96, "float16": 48, "int8": 28}
 
 
-@pytest.mark.parametrize(("vocabulary", "rows"), [(30, 7), (30_522, 65_536), (2**31 - 1, 2**31 - 1)])
-def test_a_bigram_finds_its_row_by_a_hash_that_overflows_nowhere(vocabulary, rows):
-    """Numbers of Python are of any size. What follows a token changes nothing, nor does padding."""
-    tokens = torch.randint(vocabulary, (4, 9), generator=torch.Generator().manual_seed(0))
-    tokens[0] = vocabulary - 1
-    found = bigram_rows(tokens, vocabulary, rows)
-    for text, own in zip(tokens.tolist(), found.tolist(), strict=True):
-        befores = [vocabulary, *text[:-1]]
-        assert own == [
-            (before * 2654435761 + token * 1597334677) % rows for before, token in zip(befores, text, strict=True)
-        ]
-    assert torch.equal(bigram_rows(tokens[:, :5], vocabulary, rows), found[:, :5])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bigram_has_the_numbers_of_its_row_and_an_unknown_one_zeros(storage):
+    """Known: the start and token 2, 2 and 3, 3 and 3. What follows a token changes nothing, nor does padding."""
+    table = BigramTable(5, 3, 2)
+    table.numbers.copy_(torch.tensor([2 * 5 + 3, 3 * 5 + 3, 5 * 5 + 2]))
+    with torch.no_grad():
+        table.rows.vectors.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    table = table.stored(storage)
+    tokens = torch.tensor([[2, 3, 3, 2], [3, 2, 3, 0]])
+    expected = torch.tensor([[[5, 6], [1, 2], [3, 4], [0, 0]], [[0, 0], [0, 0], [1, 2], [0, 0]]]).float()
+    torch.testing.assert_close(table(tokens), expected, atol=0.05, rtol=0)
+    assert torch.equal(table(tokens[:, :2]), table(tokens)[:, :2])
 
 
-def test_bigrams_spread_over_the_rows():
-    """As evenly as drawn at random: of 20,000 in as many rows, a share 1/e of the rows has none."""
-    tokens = torch.randint(30_522, (2000, 11), generator=torch.Generator().manual_seed(0))
-    used = bigram_rows(tokens, 30_522, 20_000)[:, 1:].unique()
-    assert len(used) / 20_000 == pytest.approx(1 - math.exp(-1), abs=0.01)
+def test_numbers_of_bigrams_are_different():
+    vocabulary = 4
+    before, token = torch.cartesian_prod(torch.arange(vocabulary), torch.arange(vocabulary)).T
+    numbers = bigram_numbers(torch.stack([before, token], dim=1), vocabulary)
+    assert len(numbers.unique()) == vocabulary * (vocabulary + 1)
