@@ -230,12 +230,7 @@ class ReaderSettings(LatticeSettings):
     width: int | None = Field(None, ge=2)
     """Numbers of a token vector, the principal components of the teachers'; null: as many as the teachers have."""
     storage: Literal["float32", "float16", "int8"] = "float32"
-    """How the tables of token vectors and of bigrams are saved; they are trained in float32."""
-    bigrams: int = Field(0, ge=0)
-    """How many pairs of neighboring tokens, the most frequent of the texts, have numbers of their own, which stand
-    beside the second token's vector; 0: none."""
-    bigram_width: int = Field(64, ge=1)
-    """How many numbers a pair has; a linear map takes them to the width of a token vector."""
+    """How the table of token vectors is saved; it is trained in float32."""
     context: Literal["lattice", "none", "transformer", "convolutions"] = "lattice"
     """What lets tokens see each other. "none" is a bag of tokens; a transformer's layer and untied convolutions are
     there to be measured beside the lattice."""

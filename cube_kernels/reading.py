@@ -69,13 +69,11 @@ class TokenReading(nn.Module):
         c   = context(h, mask)                                     [leaving]
         y_t = x_t + rms(x_t) · read(c_t)[:dim]
         logit_t = log_weight_t + read(c_t)[dim]
-        out = to_output(Σ_t softmax(logit)_t · (y_t + join(b_t)))
+        out = to_output(Σ_t softmax(logit)_t · y_t)
 
     ``read`` starts at zero and ``to_output`` as the identity (its first rows, if ``out`` is another width), so that an
     untrained reading is exactly the weighted mean; and corrections scale with their tokens, so that it commutes with
     multiplying all tokens by a positive number, but for the bias of ``to_output``.
-
-    ``b_t`` are further numbers of a token, if there are any: they enter the mean, but not the context.
 
     Padding contributes nothing, whatever its vectors hold. A text without tokens, and one of length 0, has the mean
     zero, so that its output is the bias of ``to_output``; its gradients are zero. Sums over tokens are taken in
@@ -93,7 +91,6 @@ class TokenReading(nn.Module):
             lift and read, to which the order of the tokens means nothing. A call with a seed hands it on as a third
             argument.
         entering, leaving: the context's widths; 0 without one.
-        beside: how many further numbers stand beside a token's vector, ``b_t``; 0: none, and no ``join``.
 
     Raises:
         ValueError, TypeError: a width below its least, or one that contradicts ``context``.
@@ -106,7 +103,6 @@ class TokenReading(nn.Module):
         context: nn.Module | None = None,
         entering: int = 0,
         leaving: int = 0,
-        beside: int = 0,
     ) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -122,8 +118,6 @@ class TokenReading(nn.Module):
         self.lift = None if context is None else nn.Linear(dim, entering)
         self.context = context
         self.read = None if context is None else nn.Linear(leaving, dim + 1)
-        beside = check_positive(owner, "beside", beside, least=0)
-        self.join = nn.Linear(beside, dim, bias=False) if beside else None
         self.to_output = nn.Linear(dim, self.out)
         self._draw()
 
@@ -132,8 +126,6 @@ class TokenReading(nn.Module):
             nn.init.normal_(self.lift.weight, std=self.dim**-0.5)
             for zero in (self.lift.bias, self.read.weight, self.read.bias):
                 nn.init.zeros_(zero)
-        if self.join is not None:
-            nn.init.normal_(self.join.weight, std=self.join.in_features**-0.5)
         nn.init.eye_(self.to_output.weight)
         nn.init.zeros_(self.to_output.bias)
 
@@ -146,12 +138,7 @@ class TokenReading(nn.Module):
             reset()
 
     def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        log_weight: Tensor | None = None,
-        seed: int | None = None,
-        beside: Tensor | None = None,
+        self, tokens: Tensor, mask: Tensor, log_weight: Tensor | None = None, seed: int | None = None
     ) -> Tensor:
         """
         Args:
@@ -161,14 +148,12 @@ class TokenReading(nn.Module):
             log_weight: ``[B, L]`` of a floating-point dtype, the logarithm of each token's weight, ``-inf`` for one
                 that the mean leaves out; None: all weigh the same.
             seed: for a context that draws, a :class:`TokenLattice` whose rule has a ``fire_rate`` below 1.
-            beside: ``[B, L, beside]``, in the dtype of ``tokens``; None where the reading takes none.
 
         Returns:
             ``[B, out]``.
 
         Raises:
-            ValueError, TypeError: a shape, dtype or device that does not fit, a seed without a context, or ``beside``
-                given to a reading that takes none, or not to one that does.
+            ValueError, TypeError: a shape, dtype or device that does not fit, or a seed without a context.
         """
         owner = type(self).__name__
         _check_text(owner, "tokens", tokens, self.dim, mask, self.to_output.weight)
@@ -183,16 +168,8 @@ class TokenReading(nn.Module):
                 )
         if seed is not None and self.context is None:
             raise ValueError(f"{owner}: seed is {seed}, but there is no context that draws; pass None")
-        if self.join is None and beside is not None:
-            raise ValueError(f"{owner}: beside is given, but the reading takes nothing beside its tokens; pass None")
-        if self.join is not None:
-            if beside is None:
-                raise ValueError(f"{owner}: beside is None; expected {[*mask.shape, self.join.in_features]}")
-            _check_text(owner, "beside", beside, self.join.in_features, mask, self.join.weight)
         # Zeros: padding may hold anything, and zero times NaN is NaN.
-        padding = ~mask[..., None]
-        entered = self.enter(tokens.masked_fill(padding, 0))
-        return self.mix(entered, mask, log_weight, seed, None if beside is None else beside.masked_fill(padding, 0))
+        return self.mix(self.enter(tokens.masked_fill(~mask[..., None], 0)), mask, log_weight, seed)
 
     def enter(self, tokens: Tensor) -> Entered:
         """What is computed of each token alone, the first half of :meth:`forward`. Texts that share tokens can share
@@ -214,20 +191,12 @@ class TokenReading(nn.Module):
         normalized = values / scale.masked_fill(mean_square <= tiny, 1)
         return Entered(values, scale, self.lift(normalized.to(tokens.dtype)))
 
-    def mix(
-        self,
-        entered: Entered,
-        mask: Tensor,
-        log_weight: Tensor | None = None,
-        seed: int | None = None,
-        beside: Tensor | None = None,
-    ) -> Tensor:
+    def mix(self, entered: Entered, mask: Tensor, log_weight: Tensor | None = None, seed: int | None = None) -> Tensor:
         """The second half of :meth:`forward`: the context, and the mean.
 
         Args:
             entered: of ``[B, L, dim]``; finite in padding.
             mask, log_weight, seed: see :meth:`forward`.
-            beside: as there; finite in padding.
         """
         owner = type(self).__name__
         values, scale, entering = entered
@@ -255,8 +224,6 @@ class TokenReading(nn.Module):
             scaled = weights * scale
             change = F.linear(_weighted_sum(scaled, leaving).to(self.read.weight.dtype), self.read.weight[: self.dim])
             mean = mean + change + scaled.sum(dim=1) * self.read.bias[: self.dim]
-        if beside is not None and self.join is not None:
-            mean = mean + self.join(_weighted_sum(weights, beside).to(self.join.weight.dtype))
         return self.to_output(mean.to(self.to_output.weight.dtype))
 
     def extra_repr(self) -> str:
@@ -399,7 +366,7 @@ class TokenCube(TokenReading):
         cube(torch.randn(3, 10, 300), torch.ones(3, 10, dtype=torch.bool))     # [3, 300]
 
     Args:
-        dim, out, beside: see :class:`TokenReading`.
+        dim, out: see :class:`TokenReading`.
         lattice, rule, steps, backend, checkpoint_every: see :class:`TokenLattice`.
 
     Raises:
@@ -415,7 +382,6 @@ class TokenCube(TokenReading):
         out: int | None = None,
         backend: str = "auto",
         checkpoint_every: int | None = None,
-        beside: int = 0,
     ) -> None:
         context = TokenLattice(lattice, rule, steps, backend, checkpoint_every)
-        super().__init__(dim, out, context, context.entering, context.leaving, beside)
+        super().__init__(dim, out, context, context.entering, context.leaving)

@@ -133,21 +133,6 @@ class Cube(Cells):
         return len(self.order)
 
 
-def _rows(numbers: Tensor, table: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Of a table, the rows of these numbers, each times its scale if there is one."""
-    rows = F.embedding(numbers, table).to(dtype)
-    return rows if scale is None else rows * F.embedding(numbers, scale).to(dtype)
-
-
-def _search(numbers: Tensor, wanted: Tensor) -> Tensor:
-    """The place of the last of rising numbers that is not above the wanted one, or 0."""
-    place, step = torch.zeros_like(wanted), 1 << (len(numbers) - 1).bit_length()
-    while step := step // 2:  # ONNX has no searchsorted
-        ahead = (place + step).clamp_max(len(numbers) - 1)
-        place = torch.where(numbers[ahead] <= wanted, ahead, place)
-    return place
-
-
 def _weights(logit: Tensor, padding: Tensor) -> Tensor:
     """Softmax over the tokens, ``[B, L, 1]``; zero for padding, in a text of nothing else too."""
     # Not minus infinity, of which such a text would make no number.
@@ -165,8 +150,6 @@ class Reader(Cells, InputModule):
     - ``table [V, width]``: token vectors, float32, float16, or int8 with ``table_scale [V, 1]``;
     - ``log_weight [V]``: logarithm of each token's weight;
     - ``output_weight``, ``output_bias``: of the linear map from the weighted mean;
-    - with bigrams: ``bigram_numbers [N]``, int64, rising: V times the token before, V at the start, plus the token;
-      ``bigrams [N, width']``, as ``table``; ``join_weight [width, width']`` to the width of a token vector;
     - with a lattice, on which each token has a column of cells: ``lift_weight``, ``lift_bias`` to its cells,
       ``read_weight``, ``read_bias`` from them; ``filters [P, seen, C]``: weights of what is seen, without which cells
       see it as it is; ``retention [cells, 1]``: what an absorbing boundary leaves.
@@ -180,7 +163,7 @@ class Reader(Cells, InputModule):
     """
 
     config_keys = ["max_seq_length", "unknown", "seen", *Cells.config_keys]  # noqa: RUF012
-    optional = ("table_scale", "bigrams", "bigrams_scale", "filters", "log_time_constant")
+    optional = ("table_scale", "filters", "log_time_constant")
     save_in_root = False
 
     def __init__(
@@ -208,7 +191,9 @@ class Reader(Cells, InputModule):
         """Token numbers ``[B, L]`` and their mask, 0 for padding, to ``[B, dim]``."""
         padding = (attention_mask == 0)[..., None]
         logit = F.embedding(input_ids, self.log_weight[:, None])
-        tokens = _rows(input_ids, self.table, self.table_scale, logit.dtype)
+        tokens = F.embedding(input_ids, self.table).to(logit.dtype)
+        if self.table_scale is not None:
+            tokens = tokens * F.embedding(input_ids, self.table_scale).to(logit.dtype)
         correction: Tensor | float = 0.0
         if self.rule:
             least = torch.finfo(tokens.dtype).tiny
@@ -224,13 +209,6 @@ class Reader(Cells, InputModule):
         else:
             weights = _weights(logit, padding)
         mean = _mean(weights, tokens) + correction
-        if self.bigrams is not None:
-            vocabulary = len(self.log_weight)
-            wanted = F.pad(input_ids, (1, 0), value=vocabulary)[:, :-1] * vocabulary + input_ids
-            place = _search(self.bigram_numbers, wanted)
-            beside = _rows(place, self.bigrams, self.bigrams_scale, logit.dtype)
-            beside = beside.masked_fill((self.bigram_numbers[place] != wanted)[..., None], 0)
-            mean = mean + F.linear(_mean(weights, beside), self.join_weight)
         return F.normalize(F.linear(mean, self.output_weight, self.output_bias), dim=-1)
 
     def rollout(self, x: Tensor, padding: Tensor) -> Tensor:

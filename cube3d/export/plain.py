@@ -61,23 +61,15 @@ def plain_reader(model: ReaderModel) -> Reader:
     """
     from cube3d.export.cube import Reader
 
-    reading = model.reading
+    table, reading = model.table.state_dict(), model.reading
     learned: dict[str, Tensor] = {"log_weight": model.log_weight}
     fixed: dict[str, Tensor] = {}
-    tables = {"table": model.table}
-    if model.bigrams is not None:
-        tables["bigrams"] = model.bigrams.rows
-        fixed["bigram_numbers"] = model.bigrams.numbers
-    for name, table in tables.items():
-        state = table.state_dict()
-        if table.storage == "float32":
-            learned[name] = state["vectors"]
-        else:
-            fixed[name] = state["codes"]
-        if table.storage == "int8":
-            fixed[f"{name}_scale"] = state["scale"]
-    if reading.join is not None:
-        learned["join_weight"] = reading.join.weight
+    if model.table.storage == "float32":
+        learned["table"] = table["vectors"]
+    else:
+        fixed["table"] = table["codes"]
+    if model.table.storage == "int8":
+        fixed["table_scale"] = table["scale"]
     layers = {"lift": reading.lift, "read": reading.read, "output": reading.to_output}
     for name, layer in layers.items():
         if layer is not None:

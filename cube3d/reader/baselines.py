@@ -27,9 +27,6 @@ from cube3d.vectors import Part
 if TYPE_CHECKING:
     from cube3d.run import Run
 
-BAG = {"context": "none", "cells": [1, 1], "bigrams": 0}
-"""What a reader is set to that does not know the order of its tokens."""
-
 MAPPING = "mapping cube"
 
 DISTILLED = "{} (distilled)"
@@ -73,7 +70,7 @@ def _model2vec(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
     if static is None:
         return {}
     table = static_table(static, run.material.tokenizer.texts())
-    bag = run.settings.reader.model_copy(update={**BAG, "width": table.shape[1]})
+    bag = run.settings.reader.model_copy(update={"context": "none", "cells": [1, 1], "width": table.shape[1]})
     name = DISTILLED.format("Model2Vec")
     folder = _folder(run, name)
     model = new_reader(run.material, bag, run.parts.train.answer.shape[1], table)
@@ -88,12 +85,12 @@ def _model2vec(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
 def variants(reader: ReaderSettings, model: ReaderModel) -> dict[str, ReaderSettings]:
     """Readers that differ from the run's in what lets tokens see each other.
 
-    - ``lattice off``: the same lift and readout, no step between; bigrams as the run's has.
-    - ``bag``: nothing at all, no bigrams either.
+    - ``lattice off``: the same lift and readout, no step between.
+    - ``bag``: nothing at all.
     - ``transformer layer``, ``convolutions``: as many context parameters as the lattice, as near as their hidden width
       allows, one layer and as many layers as the lattice has steps.
     """
-    found = {"bag": reader.model_copy(update=BAG)}
+    found = {"bag": reader.model_copy(update={"context": "none", "cells": [1, 1]})}
     if reader.context != "lattice" or reader.cells != [1, 1]:
         return found
     found = {"lattice off": reader.model_copy(update={"steps": 0}), **found}

@@ -69,27 +69,6 @@ class Corpus(Dataset[dict[str, Tensor]]):
             found += np.bincount(self._tokens[start : start + COUNTED], minlength=vocabulary)
         return torch.from_numpy(found)
 
-    def bigrams(self, vocabulary: int, count: int) -> Tensor:
-        """The most frequent bigrams by their :func:`cube3d.reader.table.bigram_numbers`, in rising order, ``[count]``;
-        where there are fewer, numbers follow that no bigram has.
-
-        Args:
-            vocabulary: tokens there are.
-            count: how many.
-        """
-        numbers, frequency = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        for start in range(0, len(self._tokens), COUNTED):
-            tokens = self._tokens[start : start + COUNTED].astype(np.int64)
-            before = np.append(self._tokens[start - 1], tokens[:-1]).astype(np.int64)
-            begins = np.concatenate([[0], self._ends[:-1]]) - start
-            before[begins[(begins >= 0) & (begins < len(tokens))]] = vocabulary
-            own, times = np.unique(before * vocabulary + tokens, return_counts=True)
-            numbers, place = np.unique(np.concatenate([numbers, own]), return_inverse=True)
-            frequency = np.bincount(place, np.concatenate([frequency, times])).astype(np.int64)
-        chosen = np.sort(numbers[np.argsort(-frequency, kind="stable")[:count]])
-        none = np.full(count - len(chosen), (vocabulary + 1) * vocabulary)
-        return torch.from_numpy(np.concatenate([chosen, none]))
-
 
 def write_corpus(folder: Path, texts: Sequence[str], tokenizer: TextTokenizer, ensemble: Ensemble) -> int:
     """Tokenizes and embeds the texts into a folder, whole or not at all. Vectors that the teachers' cache has are not

@@ -18,7 +18,7 @@ from cube3d.config import DistillationSettings, LossSettings, NegativeSettings, 
 from cube3d.losses import Objective
 from cube3d.metrics import ranks
 from cube3d.reader.corpus import Corpus
-from cube3d.reader.model import TABLES, ReaderModel, pad
+from cube3d.reader.model import ReaderModel, pad
 from cube3d.trainer import (
     Beside,
     CheckpointingTrainer,
@@ -176,16 +176,16 @@ def distill(
 def parameter_groups(
     model: ReaderModel, learning_rate: float, weight_decay: float, vectors: float, weights: float
 ) -> list[dict[str, Any]]:
-    """The tables, the tokens' weights and all the rest, each with its own learning rate.
+    """The table, the tokens' weights and all the rest, each with its own learning rate.
 
     Args:
         model: the reader; what it does not train is in no group.
         learning_rate, weight_decay: of the rest.
-        vectors, weights: learning rates of the tables and of the tokens' weights; 0 leaves them out.
+        vectors, weights: learning rates of the table and of the tokens' weights; 0 leaves them out.
     """
     named = {name: model.get_parameter(name) for name in model.trainable()}
-    table = [p for name, p in named.items() if name.startswith(TABLES)]
-    rest = [p for name, p in named.items() if not name.startswith(TABLES) and name != "log_weight"]
+    table = [p for name, p in named.items() if name.startswith("table.")]
+    rest = [p for name, p in named.items() if not name.startswith("table.") and name != "log_weight"]
     groups = [
         {"params": rest, "lr": learning_rate, "weight_decay": weight_decay},
         {"params": table, "lr": vectors, "weight_decay": 0.0},

@@ -16,7 +16,7 @@ from cube3d.config import HEADS, ReaderSettings
 from cube3d.errors import UserError
 from cube3d.model import AnswerConfig, AnswerModel, AnswerOutput
 from cube3d.reader.contexts import ConvolutionContext, TransformerContext
-from cube3d.reader.table import BigramTable, Storage, TokenTable
+from cube3d.reader.table import Storage, TokenTable
 from cube3d.reader.tokenizer import TextTokenizer, load_tokenizer
 from cube3d.vectors import Part
 from cube_kernels import TokenCube, TokenReading
@@ -24,9 +24,6 @@ from cube_kernels.reading import Entered
 
 BATCH = 512
 """Texts that are read at a time."""
-
-TABLES = ("table.", "bigrams.")
-"""What the names of parameters begin with that stand in tables of many rows, few of which a text moves."""
 
 GROUPS = 4
 """Texts of like length that a batch is cut into, so that none is padded far."""
@@ -62,9 +59,6 @@ class ReaderModel(AnswerModel):
         self.settings = settings
         self.table = TokenTable(config.vocabulary, width, settings.storage)
         self.log_weight = nn.Parameter(torch.zeros(config.vocabulary))
-        self.bigrams: BigramTable | None = None
-        if settings.bigrams:
-            self.bigrams = BigramTable(config.vocabulary, settings.bigrams, settings.bigram_width, settings.storage)
         if not settings.train_vectors and settings.storage == "float32":
             self.table.vectors.requires_grad_(False)
         self.reading = _reading(settings, width, config.dim)
@@ -93,8 +87,7 @@ class ReaderModel(AnswerModel):
         """
         mask = attention_mask.bool()
         if len(mask) < 2 * GROUPS:  # to look for what they share would take longer
-            tokens = self._entered(self.table(input_ids), kept)
-            return self._mix(tokens, mask, self.log_weight[input_ids], self._beside(input_ids))
+            return self._mix(self._entered(self.table(input_ids), kept), mask, self.log_weight[input_ids])
         # Each token once: the gradient of the table is as large as the table, for every look-up that there is.
         numbers, places = input_ids.unique(return_inverse=True)
         vectors, log_weight = self.table(numbers), self.log_weight[numbers]
@@ -103,13 +96,12 @@ class ReaderModel(AnswerModel):
         order = lengths.argsort(stable=True)
         read = []
         for rows in order.chunk(GROUPS):
-            length = int(lengths[rows[-1]])
-            place = places[rows, :length]
+            place = places[rows, : int(lengths[rows[-1]])]
             if entered is not None:
                 own = entered.at(place)
             else:
                 own = self._entered(F.embedding(place, vectors), None if kept is None else kept[rows])
-            read.append(self._mix(own, mask[rows, :length], log_weight[place], self._beside(input_ids[rows, :length])))
+            read.append(self._mix(own, mask[rows, : place.shape[1]], log_weight[place]))
         return torch.cat(read)[order.argsort()]
 
     def _entered(self, tokens: Tensor, kept: Tensor | None) -> Entered:
@@ -118,14 +110,11 @@ class ReaderModel(AnswerModel):
             tokens = tokens * (kept / kept.float().mean(dim=1, keepdim=True).clamp_min(1 / kept.shape[1]))[:, None]
         return self.reading.enter(tokens)
 
-    def _beside(self, tokens: Tensor) -> Tensor | None:
-        return None if self.bigrams is None else self.bigrams(tokens)
-
-    def _mix(self, entered: Entered, mask: Tensor, log_weight: Tensor, beside: Tensor | None) -> Tensor:
+    def _mix(self, entered: Entered, mask: Tensor, log_weight: Tensor) -> Tensor:
         if self.training and self.settings.token_dropout:
             left = torch.rand(mask.shape, device=mask.device) >= self.settings.token_dropout
             mask = mask & (left | ~(mask & left).any(dim=1, keepdim=True))  # a text keeps something
-        return F.normalize(self.reading.mix(entered, mask, log_weight, beside=beside), dim=-1)
+        return F.normalize(self.reading.mix(entered, mask, log_weight), dim=-1)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, kept: Tensor | None = None, **labels: Tensor | None
@@ -189,29 +178,26 @@ class ReaderModel(AnswerModel):
         self.tokenizer.save(folder)
 
     def stored(self, storage: Storage) -> ReaderModel:
-        """The same reader with its tables in another number format."""
+        """The same reader with its table in another number format."""
         other = ReaderModel(self.config.with_reader(self.settings.model_copy(update={"storage": storage})))
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith(TABLES)}
-        other.table = self.table.stored(storage)
-        other.bigrams = None if self.bigrams is None else self.bigrams.stored(storage)
-        other.load_state_dict({**other.state_dict(), **state})
+        table = self.table.stored(storage)
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("table.")}
+        other.load_state_dict({**state, **{f"table.{name}": value for name, value in table.state_dict().items()}})
         other.tokenizer = self.tokenizer
         return other.eval()
 
     @property
     def size(self) -> int:
         """Bytes of its numbers."""
-        tensors = [value for name, value in self.state_dict().items() if not name.startswith("objective.")]
+        tensors = [*self.table.state_dict().values(), self.log_weight, *self.reading.state_dict().values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
     def fitted(self) -> int:
         """Numbers that were fitted to texts and pairs, in whatever format the table is stored now."""
-        names = [name for name in self.trainable() if not name.startswith(("objective.", *TABLES))]
-        tables = len(self.table) * self.table.width if self.settings.train_vectors else 0
-        if self.bigrams is not None:
-            tables += len(self.bigrams.rows) * self.bigrams.rows.width
-        return tables + sum(self.get_parameter(name).numel() for name in names)
+        names = [name for name in self.trainable() if not name.startswith(("objective.", "table."))]
+        table = len(self.table) * self.table.width if self.settings.train_vectors else 0
+        return table + sum(self.get_parameter(name).numel() for name in names)
 
     @property
     def context_parameters(self) -> int:
@@ -224,20 +210,20 @@ class ReaderModel(AnswerModel):
 
 def _reading(settings: ReaderSettings, width: int, dim: int) -> TokenReading:
     channels = settings.channels
-    beside = settings.bigram_width if settings.bigrams else 0
     if settings.context == "lattice":
         depth, height = settings.cells
         lattice = settings.lattice((depth, height, settings.max_length))
-        rule, steps = settings.rule(), settings.steps
-        return TokenCube(width, lattice, rule, steps, dim, settings.backend, settings.checkpoint_every, beside)
+        return TokenCube(
+            width, lattice, settings.rule(), settings.steps, dim, settings.backend, settings.checkpoint_every
+        )
     if settings.context == "none":
-        return TokenReading(width, dim, beside=beside)
+        return TokenReading(width, dim)
     context: nn.Module
     if settings.context == "transformer":
         context = TransformerContext(channels, settings.hidden, gcd(channels, HEADS), settings.max_length)
     else:
         context = ConvolutionContext(channels, settings.hidden, settings.radius, settings.steps)
-    return TokenReading(width, dim, context, channels, channels, beside)
+    return TokenReading(width, dim, context, channels, channels)
 
 
 def pad(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Storage = Literal["float32", "float16", "int8"]
@@ -40,7 +39,7 @@ class TokenTable(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self.storage == "float32":
-            return F.embedding(tokens, self.vectors)
+            return nn.functional.embedding(tokens, self.vectors)
         found = self.codes[tokens].float()
         return found if self.storage == "float16" else found * self.scale[tokens]
 
@@ -63,50 +62,3 @@ class TokenTable(nn.Module):
 
     def __len__(self) -> int:
         return len(self.vectors if self.storage == "float32" else self.codes)
-
-
-class BigramTable(nn.Module):
-    """Token numbers ``[B, L]`` to the numbers of each token and the one before it, ``[B, L, width]``, float32: those of
-    a table for the bigrams that it knows, zeros for all others. They carry what a bag of tokens does not: the order of
-    two, and terms of several (Joulin et al., 2017, "Bag of Tricks for Efficient Text Classification").
-
-    Attributes:
-        numbers: the bigrams by their :func:`bigram_numbers`, in rising order, ``[bigrams]``.
-        rows: their table.
-
-    Args:
-        vocabulary: tokens.
-        bigrams: how many are known.
-        width, storage: see :class:`TokenTable`.
-    """
-
-    numbers: Tensor
-
-    def __init__(self, vocabulary: int, bigrams: int, width: int, storage: Storage = "float32") -> None:
-        super().__init__()
-        self.vocabulary = vocabulary
-        self.rows = TokenTable(bigrams, width, storage)
-        self.register_buffer("numbers", torch.zeros(bigrams, dtype=torch.int64))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        wanted = bigram_numbers(tokens, self.vocabulary)
-        row = torch.searchsorted(self.numbers, wanted).clamp_max(len(self.numbers) - 1)
-        found: Tensor = self.rows(row)
-        return found.masked_fill((self.numbers[row] != wanted)[..., None], 0)
-
-    def stored(self, storage: Storage) -> BigramTable:
-        """See :meth:`TokenTable.stored`."""
-        other = BigramTable(self.vocabulary, len(self.rows), self.rows.width, storage)
-        other.numbers, other.rows = self.numbers, self.rows.stored(storage)
-        return other
-
-
-def bigram_numbers(tokens: Tensor, vocabulary: int) -> Tensor:
-    """A number for each token and the one before it, ``[B, L]``, int64; the first of a text has the vocabulary's end
-    before it.
-
-    Args:
-        tokens: ``[B, L]``, int64.
-        vocabulary: tokens there are.
-    """
-    return F.pad(tokens, (1, 0), value=vocabulary)[:, :-1] * vocabulary + tokens

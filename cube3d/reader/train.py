@@ -166,8 +166,6 @@ def new_reader(material: Material, reader: ReaderSettings, dim: int, vectors: Te
             model.table.vectors.copy_(components)
             model.reading.to_output.weight.copy_(back.T)
         model.log_weight.copy_(material.weights)
-        if model.bigrams is not None:
-            model.bigrams.numbers.copy_(material.corpus.bigrams(vocabulary, reader.bigrams))
     return model
 
 

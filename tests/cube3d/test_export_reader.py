@@ -30,8 +30,6 @@ VARIANTS = [
     {},
     {"storage": "int8", "cells": [2, 3], "neighborhood": "moore", "radius": 1, "boundary": "periodic", "width": 12},
     {"storage": "float16", "context": "none"},
-    {"storage": "int8", "bigrams": 50, "bigram_width": 3},
-    {"bigrams": 50, "context": "none"},
     {"perception": "gather", "filters": 1, "update": "leaky", "cells": [3, 1], "boundary": "absorbing"},
 ]
 
@@ -55,9 +53,6 @@ def random_reader(vocabulary, dim, words, settings):
     model.tokenizer = words
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    if model.bigrams is not None:
-        known = torch.randperm(vocabulary * (vocabulary + 1))[: settings.bigrams]
-        model.bigrams.numbers.copy_(known.sort().values)
     return model.stored(settings.storage)
 
 

@@ -75,14 +75,7 @@ def test_an_untrained_cube_is_exactly_the_weighted_mean(out):
             assert mean[row, i].item() == pytest.approx(sum(terms) / sum(share), rel=1e-13, abs=1e-15)
 
 
-def by_hand(
-    reading: TokenCube,
-    boundary: str,
-    text: Tensor,
-    log_weight: Tensor,
-    seed: int | None = None,
-    beside: Tensor | None = None,
-) -> Tensor:
+def by_hand(reading: TokenCube, boundary: str, text: Tensor, log_weight: Tensor, seed: int | None = None) -> Tensor:
     """One text ``[L, dim]`` as the docstring writes it down, its lattice ten columns longer at either end."""
     layer, (depth, height, _), channels = reading.context.layer, reading.context.lattice.shape, 4
     length, beyond, drive = len(text), 10, layer.rule.drive
@@ -107,8 +100,7 @@ def by_hand(
     for t, token in enumerate(text):
         seen = reading.read(torch.cat([left[0, d, e, beyond + t] for d, e in cells]))
         share = torch.exp(log_weight[t] + seen[DIM])
-        joined = 0.0 if beside is None else reading.join(beside[t])
-        total, mean = total + share, mean + share * (token + rms[t] * seen[:DIM] + joined)
+        total, mean = total + share, mean + share * (token + rms[t] * seen[:DIM])
     return reading.to_output(mean / total)
 
 
@@ -323,43 +315,18 @@ def test_the_backends_agree(boundary, rule):
         torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12)
 
 
-def test_what_stands_beside_tokens_enters_their_mean_alone():
-    (tokens, mask), (beside, _) = (
-        texts(4, 0, 3, dtype=torch.float64),
-        texts(4, 0, 3, width=2, seed=1, dtype=torch.float64),
-    )
-    log_weight = weights(mask, dtype=torch.float64)
-    reading = drawn(cube("periodic", beside=2)).double()
-    read = reading(tokens, mask, log_weight, beside=beside)
-    for row, length in enumerate((4, 0, 3)):
-        expected = reading.to_output.bias
-        if length:
-            expected = by_hand(reading, "periodic", tokens[row, :length], log_weight[row], beside=beside[row, :length])
-        torch.testing.assert_close(read[row], expected)
-    bag = TokenReading(DIM, beside=2).double()
-    mean = TokenReading(2).double()(beside, mask, log_weight)
-    assert torch.allclose(
-        bag(tokens, mask, log_weight, beside=beside),
-        TokenReading(DIM).double()(tokens, mask, log_weight) + bag.join(mean),
-    )
-    assert mean.abs().sum() > 0.1
-
-
 def test_the_gradients_are_those_of_finite_differences():
-    rule = RULES["gather and drive"]
-    reading = drawn(cube("periodic", rule, (1, 2), "line", backend="reference", beside=2)).double()
+    reading = drawn(cube("periodic", RULES["gather and drive"], (1, 2), "line", backend="reference")).double()
     (tokens, mask), names = texts(3, 1, dtype=torch.float64), [name for name, _ in reading.named_parameters()]
 
-    def call(tokens, beside, log_weight, *parameters):
+    def call(tokens, log_weight, *parameters):
         named = dict(zip(names, parameters, strict=True))
-        arguments = (tokens.masked_fill(~mask[..., None], 0), mask, log_weight, None, beside)
-        return torch.func.functional_call(reading, named, arguments)
+        return torch.func.functional_call(reading, named, (tokens.masked_fill(~mask[..., None], 0), mask, log_weight))
 
     tokens = tokens.nan_to_num().requires_grad_()
-    beside = tokens.detach()[..., :2].flip(1).clone().requires_grad_()
     log_weight = weights(mask, dtype=torch.float64).requires_grad_()
     parameters = [p.detach().requires_grad_() for p in reading.parameters()]
-    assert torch.autograd.gradcheck(call, (tokens, beside, log_weight, *parameters))
+    assert torch.autograd.gradcheck(call, (tokens, log_weight, *parameters))
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -595,7 +562,6 @@ def test_a_wrong_text_is_refused_by_a_lattice(arguments, error, message):
         ({"dim": 2.0}, TypeError, "dim is 2.0; it takes an integer"),
         ({"out": 0}, ValueError, "out is 0; it must be at least 1"),
         ({"leaving": 3}, ValueError, "leaving is 3, but there is no context; leave it at 0"),
-        ({"beside": -1}, ValueError, "beside is -1; it must be at least 0"),
         ({"context": nn.Identity(), "leaving": 3}, ValueError, "entering is 0; it must be at least 1"),
         ({"context": nn.Identity(), "entering": 3}, ValueError, "leaving is 0; it must be at least 1"),
     ],
@@ -603,19 +569,6 @@ def test_a_wrong_text_is_refused_by_a_lattice(arguments, error, message):
 def test_a_reading_that_does_not_fit_is_refused(named, error, message):
     with pytest.raises(error, match=message):
         TokenReading(**{"dim": DIM, **named})
-
-
-@pytest.mark.parametrize(
-    ("width", "given", "message"),
-    [
-        (0, torch.zeros(2, 3, 2), "beside is given, but the reading takes nothing beside its tokens; pass None"),
-        (2, None, r"beside is None; expected \[2, 3, 2\]"),
-        (2, torch.zeros(2, 3, 3), r"beside has shape \[2, 3, 3\]; it takes \[B, L, 2\]"),
-    ],
-)
-def test_what_stands_beside_tokens_must_fit(width, given, message):
-    with pytest.raises(ValueError, match=f"^TokenReading: {message}"):
-        TokenReading(DIM, beside=width)(TOKENS, MASK, beside=given)
 
 
 def test_a_seed_without_a_context_and_a_context_of_another_width_are_refused():

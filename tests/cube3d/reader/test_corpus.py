@@ -84,15 +84,6 @@ def test_counts_of_tokens(tmp_path, tokenizer, monkeypatch):
     assert corpus.counts(len(tokenizer)).dtype == torch.int64
 
 
-@pytest.mark.parametrize("counted", [1, 2, 1 << 20])
-def test_the_most_frequent_bigrams(tmp_path, tokenizer, monkeypatch, counted):
-    """A text's first token has the end of the vocabulary, 6, before it, not the text before."""
-    monkeypatch.setattr(corpora, "COUNTED", counted)
-    corpus, _ = written(tmp_path / "corpus", ["ab ab ab", "ab ab", "cab"], tokenizer)
-    assert corpus.bigrams(6, 2).tolist() == [1 * 6 + 1, 6 * 6 + 1]
-    assert corpus.bigrams(6, 5).tolist() == [1 * 6 + 1, 6 * 6 + 1, 6 * 6 + 2, 7 * 6, 7 * 6]
-
-
 def test_a_tokenizer_that_knows_everything_leaves_no_text_out(tmp_path):
     """Of byte-level tokenizers nothing is unknown; number 0 is a token like others."""
     made = Tokenizer(models.BPE({"a": 0, "b": 1}, []))

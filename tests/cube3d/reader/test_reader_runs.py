@@ -19,7 +19,6 @@ from cube3d.model import load_model
 from cube3d.reader.baselines import variants
 from cube3d.reader.distill import parameter_groups
 from cube3d.reader.model import ReaderConfig, ReaderModel
-from cube3d.reader.table import bigram_numbers
 from cube3d.reader.train import new_reader
 from cube_kernels import TokenLattice
 from tests.cube3d.conftest import train_in_one_and_two_processes
@@ -166,9 +165,7 @@ def test_a_table_in_fewer_bits_says_nearly_the_same(run, storage):
     assert run.model.stored(storage).size < run.model.size
 
 
-@pytest.mark.parametrize(
-    "override", ["reader.storage=int8", "reader.context=none", "reader.cells=[2, 1]", "reader.bigrams=300"]
-)
+@pytest.mark.parametrize("override", ["reader.storage=int8", "reader.context=none", "reader.cells=[2, 1]"])
 def test_other_readers_train_and_load(reader_config_file, tmp_path, override):
     folder = tmp_path / "run"
     options = [override, "distillation.epochs=1", "training.epochs=1"]
@@ -240,34 +237,6 @@ def test_learning_rates_are_those_of_their_parameters(run):
     assert {rate[id(p)] for p in others} == {1.0}
 
 
-def test_bigrams_tell_a_bag_the_order_of_its_tokens(run):
-    """Untrained they change nothing. Stored in fewer bits, saved and loaded, they say nearly the same."""
-    settings = run.settings.reader.model_copy(update={"context": "none", "bigrams": 500, "bigram_width": 8})
-    bag, model = (new_reader(run.material, s, 16) for s in (settings.model_copy(update={"bigrams": 0}), settings))
-    texts = ["is a tree a graph?", "is a graph a tree?"]
-    own = bigram_numbers(torch.tensor(model.encode(texts)), model.config.vocabulary).unique()
-    model.bigrams.numbers.copy_(torch.cat([own, own.max() + 1 + torch.arange(500 - len(own))]))
-    assert torch.equal(model.embed(texts), bag.embed(texts))
-    torch.testing.assert_close(*model.embed(texts))
-    rate = {id(p): group["lr"] for group in parameter_groups(model, 1.0, 0.5, 2.0, 3.0) for p in group["params"]}
-    assert rate[id(model.bigrams.rows.vectors)] == 2.0
-    target = F.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
-    optimizer = torch.optim.Adam([model.bigrams.rows.vectors, model.reading.join.weight], 0.1)
-    tokens = {"input_ids": torch.tensor(model.encode(texts))}
-    tokens["attention_mask"] = torch.ones_like(tokens["input_ids"])
-    for _ in range(50):
-        optimizer.zero_grad()
-        (-(model.read(**tokens) * target).sum()).backward()
-        optimizer.step()
-    read = model.embed(texts)
-    assert ((read @ target.T).argmax(dim=1) == torch.arange(2)).all()
-    many = model.embed(texts * 5)  # as many as are sorted by length
-    torch.testing.assert_close(many, read.repeat(5, 1))
-    assert F.cosine_similarity(model.stored("int8").embed(texts), read).min() > 0.999
-    assert model.fitted - bag.fitted == 500 * 8 + 8 * model.table.width
-    assert model.size - bag.size == 4 * (500 * 8 + 8 * model.table.width) + 8 * 500
-
-
 def test_a_text_that_says_what_is_held_out_is_not_learned_from(run):
     texts = (run.folder / "texts" / "about.json").read_text()
     assert json.loads(texts)["texts"] == len(run.material.corpus)
@@ -307,8 +276,6 @@ def test_lattice_off_computes_no_step(run):
         ({"reader": {"neighborhood": "diagonal"}}, "'diagonal'"),
         ({"reader": {"neighborhood": [[0, 0]]}}, "reader.neighborhood.*at least 3 items"),
         ({"reader": {"radius": 0}}, "radius"),
-        ({"reader": {"bigrams": -1}}, "reader.bigrams.*greater than or equal to 0"),
-        ({"reader": {"bigram_width": 0}}, "reader.bigram_width.*greater than or equal to 1"),
         ({"texts": {"count": 1}}, "texts.count"),
     ],
 )

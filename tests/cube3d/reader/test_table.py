@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cube3d.reader.table import BigramTable, TokenTable, bigram_numbers
+from cube3d.reader.table import TokenTable
 
 STORAGES = ["float32", "float16", "int8"]
 
@@ -111,24 +111,3 @@ def test_bytes_of_a_row():
         for storage in STORAGES
     }
     assert sizes == {"float32": 96, "float16": 48, "int8": 28}
-
-
-@pytest.mark.parametrize("storage", STORAGES)
-def test_a_bigram_has_the_numbers_of_its_row_and_an_unknown_one_zeros(storage):
-    """Known: the start and token 2, 2 and 3, 3 and 3. What follows a token changes nothing, nor does padding."""
-    table = BigramTable(5, 3, 2)
-    table.numbers.copy_(torch.tensor([2 * 5 + 3, 3 * 5 + 3, 5 * 5 + 2]))
-    with torch.no_grad():
-        table.rows.vectors.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
-    table = table.stored(storage)
-    tokens = torch.tensor([[2, 3, 3, 2], [3, 2, 3, 0]])
-    expected = torch.tensor([[[5, 6], [1, 2], [3, 4], [0, 0]], [[0, 0], [0, 0], [1, 2], [0, 0]]]).float()
-    torch.testing.assert_close(table(tokens), expected, atol=0.05, rtol=0)
-    assert torch.equal(table(tokens[:, :2]), table(tokens)[:, :2])
-
-
-def test_numbers_of_bigrams_are_different():
-    vocabulary = 4
-    before, token = torch.cartesian_prod(torch.arange(vocabulary), torch.arange(vocabulary)).T
-    numbers = bigram_numbers(torch.stack([before, token], dim=1), vocabulary)
-    assert len(numbers.unique()) == vocabulary * (vocabulary + 1)
