@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -48,7 +49,7 @@ from cube3d.pairs import Pair, Split
 from cube3d.progress import say
 from cube3d.reader.model import ReaderModel
 from cube3d.strict import parse_json_lines, read_text
-from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble
+from cube3d.teachers import Ensemble, fit_ensemble, load_ensemble, open_teacher
 from cube3d.training.check import Check
 from cube3d.training.mixture import mix
 from cube3d.training.ridge import ridge
@@ -154,7 +155,7 @@ class Run:
             return find_device(self.settings.training.device, "training.device")
         except UserError as error:
             device = find_device("auto", "training.device")
-            say(f"{error}; the model runs on {device}")
+            print(f"{error}; the model runs on {device}", file=sys.stderr)  # answers alone go to the standard output
             return device
 
     def fingerprint(self) -> str:
@@ -345,7 +346,8 @@ def train(run: Run, progress: bool = True) -> None:
     _try_backend(run.settings, process.device)
     if progress and process.is_main_process:
         count = f", {process.num_processes} processes" if process.num_processes > 1 else ""
-        say(f"training on {process.device}{count}")
+        teachers = ", ".join(f"{each.model} on {open_teacher(each).device}" for each in run.settings.teachers)
+        say(f"training on {process.device}{count}; teachers: {teachers}")
     with process.main_process_first():  # the others find the teacher's vectors in the cache
         model = None if run.settings.model == "reader" else new_model(run)
         _ = run.ensemble

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -24,6 +25,11 @@ class Teacher(ABC):
     def reads(self, text: str) -> bool:
         """Whether the teacher has a vector for a text; some know certain words only."""
         return True
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return torch.device("cpu")
 
     @property
     def anisotropic(self) -> bool:

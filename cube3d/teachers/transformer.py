@@ -82,10 +82,13 @@ class TransformerTeacher(Teacher):
         kind = _load_config(self.source, self.key).model_type
         return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+    @property
+    def device(self) -> torch.device:
+        return find_device(self.settings.device, f"the device of teacher {self.settings.model!r}")
+
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer, once a process."""
-        device = find_device(self.settings.device, f"the device of teacher {self.settings.model!r}")
-        return _load(self.source, self.key, self.settings.dtype, device)
+        return _load(self.source, self.key, self.settings.dtype, self.device)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors ``[len(texts), dim]``, float32 on the CPU whatever the model's dtype and device."""

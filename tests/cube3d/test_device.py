@@ -32,7 +32,8 @@ def test_a_second_device_trains_what_the_cpu_trains(model, config_file, reader_c
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "training on second:0" in done.stdout
+    assert "training on second:0; teachers: " in done.stdout
+    assert " on cpu\n" in done.stdout
     first, second = (runs.load(tmp_path / name) for name in ("cpu", "second"))
     losses, others = ([e["eval_loss"] for e in run.results("history") if "eval_loss" in e] for run in (first, second))
     assert len(losses) > 1
@@ -60,7 +61,7 @@ def test_a_run_is_asked_where_its_device_is_not(trained_run, capsys):
     training = run.settings.training.model_copy(update={"device": "cuda:7"})
     moved = dataclasses.replace(run, settings=run.settings.model_copy(update={"training": training}))
     assert moved.model.device == torch.device("cpu")
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "training.device is 'cuda:7'" in said
     assert "the model runs on cpu" in said
 
