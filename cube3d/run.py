@@ -105,7 +105,7 @@ class Run:
     @cached_property
     def ensemble(self) -> Ensemble:
         """The teachers as one: as they were fitted when training began, or fitted now."""
-        if self.ensemble_file.exists():
+        if self.ensemble_file.exists() or self.model_folder.exists():
             return load_ensemble(self.ensemble_file, self.settings.teachers)
         training = [self.pairs[i] for i in self.split.train]
         return fit_ensemble(

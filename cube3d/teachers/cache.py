@@ -40,6 +40,9 @@ def cache_folder() -> Path:
 CHUNK = 512
 """Texts that are looked up, or embedded and saved, at a time: a killed process loses no more."""
 
+NAMED = 10
+"""Texts that a message names at most."""
+
 
 def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
     """Unit vectors ``[len(texts), dim]``, float32, from the cache where it has them.
@@ -47,7 +50,9 @@ def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
     The cache is one SQLite file a teacher, named by what its vectors depend on; processes may share it.
 
     Raises:
-        UserError: the teacher gives no usable vector for a text, or vectors of another length than it gave before.
+        UserError: the teacher reads certain words only, and none of a text (the message names all such texts, and what
+            was found for the others is kept); it gives no usable vector for a text, or vectors of another length than
+            it gave before.
         StorageError: the cache cannot be written; the message names the variable that moves it.
     """
     path = cache_folder() / "teachers" / f"{teacher.key}.sqlite"
@@ -58,9 +63,10 @@ def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
             database.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB NOT NULL)")
             vectors = _kept(database, list(keys.values()))
             missing = [text for text in keys if keys[text] not in vectors]
-            chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+            readable = [text for text in missing if teacher.reads(text)]
+            chunks = [readable[start : start + CHUNK] for start in range(0, len(readable), CHUNK)]
             # Who embeds a chunk at a time shows a progress of its own.
-            for chunk in progress(chunks, "teacher vectors", len(missing)) if len(chunks) > 1 else chunks:
+            for chunk in progress(chunks, "teacher vectors", len(readable)) if len(chunks) > 1 else chunks:
                 new = _unit(teacher, chunk).numpy().astype("<f4")
                 rows = {keys[text]: row.tobytes() for text, row in zip(chunk, new, strict=True)}
                 with database:
@@ -68,6 +74,14 @@ def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
                 vectors.update(rows)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"{path}: the teacher cache failed: {error}; {CACHE_VARIABLE} moves it") from error
+    if len(readable) < len(missing):
+        known = set(readable)
+        unread = [repr(text[:80]) for text in missing if text not in known]
+        more = f" and {len(unread) - NAMED} more" if len(unread) > NAMED else ""
+        raise UserError(
+            f"teacher {teacher}: knows no word of {', '.join(unread[:NAMED])}{more}; leave "
+            f"{'it' if len(unread) == 1 else 'them'} out. What it gave for the others is kept"
+        )
     dims = sorted({len(vector) // 4 for vector in vectors.values()})
     if len(dims) > 1:
         raise UserError(

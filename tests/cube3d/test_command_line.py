@@ -100,7 +100,7 @@ def test_the_hint_of_interrupted_seeds_goes_on_with_them(after, config_file, tmp
     done = []
     train = runs.train
 
-    def interrupted(run):
+    def interrupted(run, progress):
         if len(done) == after:
             raise KeyboardInterrupt
         done.append(run.settings.seed)

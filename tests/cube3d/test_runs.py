@@ -67,7 +67,7 @@ def begun(monkeypatch):
     """The folder and seed of each training that began; it ends at once."""
     found = []
 
-    def train(run):
+    def train(run, progress):
         found.append((run.folder.name, run.settings.seed))
         run.folder.mkdir(parents=True, exist_ok=True)
         run.config_file.write_text(dump_settings(run.settings))

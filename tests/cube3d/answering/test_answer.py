@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cube3d import answer
 from cube3d import run as runs
+from cube3d.answering import answer
 from cube3d.answering.answer import FaissSearch, MatrixSearch, Reader
 from cube3d.cli import main
 from cube3d.errors import UserError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 
-from cube3d import embed as embedding
 from cube3d import run as runs
+from cube3d.answering import embed as embedding
 from cube3d.cli import main
 from cube3d.reader.model import ReaderModel
 

