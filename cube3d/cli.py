@@ -347,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say_how_to_go_on(why: str, options: argparse.Namespace, given: Sequence[str]) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of those that torchrun starts, one speaks
+    if _speaks():
         hint = f"; `{_goes_on(options, given)}` goes on" if options.name in RESUMABLE else ""
         with suppress(BrokenPipeError):
             print(f"cube3d: {why}{hint}", file=sys.stderr, flush=True)
