@@ -26,7 +26,7 @@ def find_device(name: str, setting: str) -> torch.device:
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        torch.empty(0, device=name)
+        torch.empty(1, device=name).cpu()  # "meta" holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch without CUDA asserts
         reason = str(error).split("\n")[0]
         raise UserError(f"{setting} is {name!r}, which is not to be had here ({reason}); 'auto' finds one") from error

@@ -80,6 +80,12 @@ def test_a_backend_that_does_not_run_on_the_device_is_refused_before_anything_is
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("name", ["meta", "cuda:7", "gpu", ""])
+def test_what_is_no_device_here_is_named(name):
+    with pytest.raises(UserError, match=f"training.device is {name!r}, which is not to be had here"):
+        find_device(name, "training.device")
+
+
 def test_auto_takes_an_accelerator(monkeypatch):
     assert find_device("auto", "") == torch.device("cpu")
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: torch.device("cuda"))
