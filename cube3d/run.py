@@ -62,9 +62,6 @@ if TYPE_CHECKING:
 
     from cube3d.reader.train import Material
 
-INPUTS = ("pairs.jsonl", "ensemble.safetensors")
-"""What a run is trained on, written before anything else but its configuration."""
-
 PART_NAMES = tuple(field.name for field in fields(Split))
 
 
@@ -105,7 +102,7 @@ class Run:
     @cached_property
     def ensemble(self) -> Ensemble:
         """The teachers as one: as they were fitted when training began, or fitted now."""
-        if self.ensemble_file.exists() or self.model_folder.exists():
+        if _has_begun(self.folder):
             return load_ensemble(self.ensemble_file, self.settings.teachers)
         training = [self.pairs[i] for i in self.split.train]
         return fit_ensemble(
@@ -283,6 +280,11 @@ def start(folder: Path, settings: Settings, pairs: Sequence[Pair] | None = None)
     return _prepared(folder, settings, pairs)
 
 
+def _has_begun(folder: Path) -> bool:
+    """Whether a run has written its inputs, of which the pairs are the last. What of them is missing then was lost."""
+    return any((folder / name).exists() for name in ("pairs.jsonl", "texts", "training", "model"))
+
+
 def _prepared(folder: Path, settings: Settings, pairs: Sequence[Pair] | None = None) -> Run:
     prepared = prepare(settings, pairs)
     return Run(folder, settings, prepared.pairs, prepared.groups, prepared.split)
@@ -291,11 +293,11 @@ def _prepared(folder: Path, settings: Settings, pairs: Sequence[Pair] | None = N
 def _write_inputs(run: Run) -> None:
     # The configuration first: with it a run that is killed here goes on.
     save_text(run.config_file, dump_settings(run.settings))
+    run.ensemble.save(run.ensemble_file)
     part_of = {i: name for name in PART_NAMES for i in getattr(run.split, name)}
     records = [{**asdict(p), "part": part_of[i], "answer_group": run.groups[i]} for i, p in enumerate(run.pairs)]
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     save_text(run.folder / "pairs.jsonl", "".join(lines))
-    run.ensemble.save(run.ensemble_file)
 
 
 def load(folder: str | Path) -> Run:
@@ -308,7 +310,7 @@ def load(folder: str | Path) -> Run:
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder}: holds no run; `{command('train', '--out', folder)}` makes one")
     settings = load_settings(folder / "config.yaml")
-    if not any((folder / name).exists() for name in (*INPUTS, "texts", "training", "model")):
+    if not _has_begun(folder):
         return _prepared(folder, settings)  # killed before it had written its inputs
     pairs, groups = [], []
     split = Split([], [], [])
@@ -359,7 +361,7 @@ def train(run: Run, progress: bool = True) -> None:
 def _train(run: Run, model: AnswerModel | None, checks: list[Check], process: PartialState, progress: bool) -> None:
     from cube3d.training.trainer import fit
 
-    begins = process.is_main_process and not run.ensemble_file.exists()
+    begins = process.is_main_process and not _has_begun(run.folder)
     if process.is_main_process and run.config_file.exists() and load_settings(run.config_file) != run.settings:
         raise UserError(f"{run.folder}: holds a run of other settings, which began a moment ago; name another folder")
     if begins:

@@ -44,7 +44,7 @@ def static_model(teacher: Teacher, folder: Path, say: Callable[[str], None]) -> 
             say("distilling Model2Vec")
             made = distill(str(teacher.source.folder), device="cpu", pooling=_pooling(teacher))
             with replacing(folder) as temporary:
-                made.save_pretrained(temporary)
+                made.save_pretrained(temporary, model_name=folder.name)
     return StaticModel.from_pretrained(folder)
 
 

@@ -135,7 +135,10 @@ def _go_through(
         for stale in study.get_trials(states=[TrialState.RUNNING]):
             study.tell(stale.number, state=TrialState.FAIL)
 
+    tried: list[int] = []
+
     def objective(trial: optuna.Trial) -> float:
+        tried.append(trial.number)
         place = trial.user_attrs.get("place")
         if place is None or _holders(study)[place].number != trial.number:
             raise _TakenError
@@ -168,7 +171,12 @@ def _go_through(
                     _wait(study, "the last points")
                     continue
                 study.enqueue_trial(places[free] or _proposed(study, free, space), user_attrs={"place": free})
-            study.optimize(objective, n_trials=1, catch=_TakenError)
+            try:
+                study.optimize(objective, n_trials=1, catch=_TakenError)
+            except ValueError as error:
+                if isinstance(error, UserError) or study.get_trials(deepcopy=False)[tried[-1]].state != TrialState.FAIL:
+                    raise
+                say("this worker gave no sign of life for too long; another does its point again")
             _save(folder, _points(_told(study)), plan)
 
 

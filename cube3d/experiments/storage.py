@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -77,10 +79,29 @@ def _storage(storage: str | None, folder: Path) -> BaseStorage:
             raise ValueError("this version of sqlalchemy cannot name such a path; `pip install --upgrade sqlalchemy`")
         return RDBStorage(url)
     if "://" in storage:
-        return RDBStorage(storage, heartbeat_interval=HEARTBEAT)
+        database = RDBStorage(storage, heartbeat_interval=HEARTBEAT)
+        if database.engine.dialect.name == "sqlite":
+            _one_writer_at_a_time(database.engine)
+        return database
     if storage.endswith(".journal"):
         return JournalStorage(JournalFileBackend(storage))
     raise ValueError("expected the URL of a database (sqlite:///..., postgresql+psycopg://...) or a file .journal")
+
+
+def _one_writer_at_a_time(engine: Engine) -> None:
+    """SQLite locks no rows: two workers that read before they write would both take one point. So a transaction takes
+    the whole file as it begins, as SQLAlchemy's page on SQLite says to."""
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # Python's module would begin transactions in its own way
+        connection.execute("PRAGMA busy_timeout = 60000")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were made before
 
 
 def _check_same(storage: str | None, folder: Path) -> None:

@@ -249,7 +249,7 @@ import torch
 from cube3d import run as runs
 from cube3d.cli import main
 from cube3d.experiments import search, storage
-storage.HEARTBEAT, search.POLL = 1, 0.2
+storage.HEARTBEAT, search.POLL = 5, 0.2
 log, last = Path(sys.argv[1]), int(sys.argv[2])
 begun = []
 def train(run, progress=True):
