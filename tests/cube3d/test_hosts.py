@@ -8,6 +8,8 @@ import pytest
 
 from cube3d import run as runs
 from cube3d.cli import main
+from cube3d.config import load_settings
+from cube3d.errors import UserError
 from tests.cube3d.conftest import ENDS_ITS_PROCESS_GROUP
 
 ADDRESSES = ("10.213.0.1", "10.213.0.2")
@@ -63,3 +65,11 @@ def test_two_hosts_train_as_one(hosts, config_file, tmp_path):
     )
     assert len(first) > 1
     assert second == pytest.approx(first, rel=2e-4)
+
+
+def test_a_folder_that_a_host_does_not_share_is_refused(config_file, tmp_path, monkeypatch):
+    """What the first process wrote is not there."""
+    monkeypatch.setattr("cube3d.run._write_inputs", lambda run: None)
+    run = runs.start(tmp_path / "run", load_settings(config_file))
+    with pytest.raises(UserError, match="process 0 does not see what the first one wrote there; all hosts"):
+        runs.train(run)
