@@ -359,7 +359,7 @@ def train(run: Run, progress: bool = True) -> None:
 
 
 def _train(run: Run, model: AnswerModel | None, checks: list[Check], process: PartialState, progress: bool) -> None:
-    from cube3d.training.trainer import fit
+    from cube3d.training import trainer
 
     begins = process.is_main_process and not _has_begun(run.folder)
     if process.is_main_process and run.config_file.exists() and load_settings(run.config_file) != run.settings:
@@ -382,7 +382,7 @@ def _train(run: Run, model: AnswerModel | None, checks: list[Check], process: Pa
                 shutil.rmtree(run.folder)
             raise
     if isinstance(model, CubeModel):
-        trained = fit(
+        trained = trainer.fit(
             model,
             task_mix(run.parts.train, run.settings.data.tasks, run.settings.seed),
             run.parts.validation,

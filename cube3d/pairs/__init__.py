@@ -1,4 +1,4 @@
-"""Pairs of questions and answers: readers, answer groups, splits; what is kept of them, and what is made of them."""
+"""Pairs of questions and answers: what one is, its readers, answer groups and splits."""
 
 from cube3d.pairs.pair import Pair, Split, answer_groups, normalized, split_by_group
 from cube3d.pairs.readers import BUNDLED, CONTEXT_TURNS, make_pairs, read_pairs

@@ -361,8 +361,8 @@ def fit(
     beside: Beside | None = None,
     lines: bool = False,
 ) -> Trained:
-    """Trains the model in place, on ``settings.device``, and leaves it on the CPU, at
-    its best validation metric (``settings.stop_on``).
+    """Trains the model in place, on ``settings.device``, and leaves it on the CPU, at its best validation metric
+    (``settings.stop_on``).
 
     A checkpoint is kept every epoch, the newest and the best. Where the folder holds some, training goes on
     from the newest whole one, bit for bit: model, optimizer, schedule, random states, data order, early stopping,
