@@ -1,8 +1,8 @@
 """The search for good values of settings: every combination, or a tree-structured Parzen estimator's proposals.
 
 Beside the files of :mod:`cube3d.experiments.plan`: ``study.sqlite``, optuna's study where no storage is shared, and
-``winner.json``. Points are
-chosen by their validation parts alone. The test part is read when the search has ended, once, by the winner.
+``winner.json``. Points are chosen by their validation parts alone. The test part is read when the search has ended,
+once, by the winner.
 """
 
 from __future__ import annotations
