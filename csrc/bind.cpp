@@ -149,7 +149,7 @@ PYBIND11_MODULE(_native, m) {
   py::class_<cube::Schedule>(m, "Schedule")
       .def(py::init([](const std::string& storage, int64_t batch, bool shared_drive, bool shared_write_mask,
                        int64_t steps, int64_t checkpoint_every, uint64_t seed, int64_t trajectory_every,
-                       double tolerance, int threads, int64_t patience) {
+                       double tolerance, int64_t first_step, int64_t first_sample, int threads, int64_t patience) {
         return cube::Schedule{cube::named<cube::Storage>(storage),
                               batch,
                               shared_drive,
@@ -159,6 +159,8 @@ PYBIND11_MODULE(_native, m) {
                               seed,
                               trajectory_every,
                               tolerance,
+                              first_step,
+                              first_sample,
                               threads,
                               patience,
                               has_bf16_products()};

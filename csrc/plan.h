@@ -83,6 +83,9 @@ struct Plan {
   double low, high;
   const double* retention;          // [cells], the absorbing boundary's factor; null for none
   const uint8_t* mutable_channels;  // [channels], 0 for those that never change
+  // Of a block of a whole lattice; null for the whole.
+  const int64_t* number;    // [cells], each cell's in the whole, by which the fire mask counts
+  const int32_t* lifetime;  // [cells], how many steps of a call compute each cell
 
   int32_t alive_channel;  // -1: every cell lives
   bool alive_before, alive_after;
@@ -126,6 +129,7 @@ struct Schedule {
   uint64_t seed;
   int64_t trajectory_every;  // 0: no trajectory
   double tolerance;          // negative: every sample takes all steps
+  int64_t first_step, first_sample;  // as the fire mask counts them
   int threads;
   int64_t patience;    // microseconds that a call waits for its threads to wake up
   bool bf16_products;  // this CPU has AVX512-BF16

@@ -83,6 +83,11 @@ class BoundPlan {
 
   void set_retention(const std::array<std::vector<double>, 3>& axes) { memory_.set_retention(axes); }
 
+  void set_window(const std::array<std::vector<int32_t>, 3>& places,
+                  const std::array<std::vector<int32_t>, 3>& lifetimes, const std::array<int64_t, 3>& whole) {
+    memory_.set_window(places, lifetimes, whole);
+  }
+
   void set_immutable(const std::vector<int32_t>& channels) { memory_.set_immutable(channels); }
 
   void set_alive(int32_t channel, double threshold, bool before, bool after, double dead_value,
@@ -121,6 +126,7 @@ pybind11::class_<P> bind_plan(pybind11::module_& m) {
       .def("set_fire", &P::set_fire, py::kw_only(), py::arg("threshold"), py::arg("scale"))
       .def("set_clamp", &P::set_clamp)
       .def("set_retention", &P::set_retention)
+      .def("set_window", &P::set_window, py::kw_only(), py::arg("places"), py::arg("lifetimes"), py::arg("whole"))
       .def("set_immutable", &P::set_immutable)
       .def("set_alive", &P::set_alive, py::kw_only(), py::arg("channel"), py::arg("threshold"), py::arg("before"),
            py::arg("after"), py::arg("dead_value"), py::arg("offsets"));

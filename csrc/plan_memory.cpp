@@ -1,5 +1,6 @@
 #include "plan_memory.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace cube {
@@ -37,6 +38,20 @@ void PlanMemory::set_retention(const std::array<std::vector<double>, 3>& axes) {
     }
   }
   plan.retention = retention_.data();
+}
+
+void PlanMemory::set_window(const std::array<std::vector<int32_t>, 3>& places,
+                            const std::array<std::vector<int32_t>, 3>& lifetimes, const std::array<int64_t, 3>& whole) {
+  for (size_t d = 0; d < places[0].size(); ++d) {
+    for (size_t h = 0; h < places[1].size(); ++h) {
+      for (size_t w = 0; w < places[2].size(); ++w) {
+        numbers_.push_back((places[0][d] * whole[1] + places[1][h]) * whole[2] + places[2][w]);
+        lifetimes_.push_back(std::min({lifetimes[0][d], lifetimes[1][h], lifetimes[2][w]}));
+      }
+    }
+  }
+  plan.number = numbers_.data();
+  plan.lifetime = lifetimes_.data();
 }
 
 void PlanMemory::set_immutable(const std::vector<int32_t>& channels) {

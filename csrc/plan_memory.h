@@ -19,6 +19,9 @@ class PlanMemory {
 
   // The factor of a cell is the product of its axes'.
   void set_retention(const std::array<std::vector<double>, 3>& axes);
+  // A block of a lattice of `whole`: where each index of each axis lies in it, and how many steps compute its cells.
+  void set_window(const std::array<std::vector<int32_t>, 3>& places,
+                  const std::array<std::vector<int32_t>, 3>& lifetimes, const std::array<int64_t, 3>& whole);
   void set_immutable(const std::vector<int32_t>& channels);
   void set_pool(const std::vector<std::array<int32_t, 3>>& offsets);
 
@@ -30,6 +33,8 @@ class PlanMemory {
   std::vector<Offset> offsets_, pool_offsets_;
   std::array<std::vector<int32_t>, 3> targets_, source_starts_, sources_, only_sources_;
   std::vector<double> retention_;
+  std::vector<int64_t> numbers_;
+  std::vector<int32_t> lifetimes_;
   std::vector<uint8_t> mutable_channels_;
 };
 

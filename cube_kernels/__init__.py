@@ -10,7 +10,7 @@ from cube_kernels.cells import Cell, GMLPCell, GRUCell
 from cube_kernels.embedding import EmbeddingCube
 from cube_kernels.filters import fixed_filters
 from cube_kernels.functional import perceive, rollout
-from cube_kernels.lattice import Lattice
+from cube_kernels.lattice import Lattice, Window
 from cube_kernels.layer import CubeLayer
 from cube_kernels.reading import TokenCube, TokenLattice, TokenReading
 from cube_kernels.update_rule import Alive, Rule, RuleParameters
@@ -31,6 +31,7 @@ __all__ = [
     "TokenCube",
     "TokenLattice",
     "TokenReading",
+    "Window",
     "bind",
     "fixed_filters",
     "perceive",
@@ -40,4 +41,4 @@ __all__ = [
 
 # Values that check themselves when made, and run nothing else: `torch.load`, which makes only what it is told to trust,
 # may make them.
-add_safe_globals([Alive, Lattice, Rollout, Rule, RuleParameters])
+add_safe_globals([Alive, Lattice, Rollout, Rule, RuleParameters, Window])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cube_kernels.filters import filter_bank
 from cube_kernels.lattice import Lattice
-from cube_kernels.update_rule import Rule, RuleParameters
+from cube_kernels.update_rule import ALIVE_WHEN, Rule, RuleParameters
 from cube_kernels.value import check_kind
 
 
@@ -48,6 +48,8 @@ class Automaton:
         self.inputs = (int(rule.own_state) + percepts) * channels + rule.drive
         percept_work = max(rule.bank, 1) * len(lattice.offsets) * channels
         layer_work = (self.inputs + rule.heads * channels) * rule.hidden
+        # Cells beside a cut face, in neighborhoods, that a step cannot compute.
+        self.rings = 2 if rule.alive is not None and ALIVE_WHEN[rule.alive.when][1] else 1
         self.step_operations = 2 * lattice.cells * (percept_work + layer_work)  # of one sample
         shapes: dict[str, tuple[int, ...]] = {}
         if rule.perception == "depthwise" and rule.filters:

@@ -63,6 +63,8 @@ class _Others(TypedDict, total=False):
     seed: int | None
     checkpoint_every: int | None
     backend: str
+    first_step: int
+    first_sample: int
 
 
 @overload
@@ -127,6 +129,8 @@ def rollout(
     trajectory_every: int | None = None,
     tolerance: float | None = None,
     backend: str = "auto",
+    first_step: int = 0,
+    first_sample: int = 0,
 ) -> Tensor | Rollout:
     """``steps`` steps of ``rule`` on every cell of ``lattice``.
 
@@ -141,8 +145,8 @@ def rollout(
         steps: how many steps ``T``; 0 returns a copy.
         drive: ``[B or 1, D, H, W, rule.drive]``, held constant over the steps; None for a rule without.
         write_mask: bool ``[B or 1, D, H, W]``, False for cells that never change; None if all may.
-        seed: of the fire mask, in ``[0, 2⁶³)``; for a rule whose ``fire_rate`` is below 1, and no other. Steps and
-            samples are counted from 0 in every call: take another seed for each call and for each process.
+        seed: of the fire mask, in ``[0, 2⁶³)``; for a rule whose ``fire_rate`` is below 1, and no other. Take another
+            for each call and for each process, unless they count on.
         checkpoint_every: the backward pass keeps every k-th state and replays the steps between; None takes
             ``⌈√T⌉``. It trades memory for time and changes no result.
         trajectory_every: return every k-th state too.
@@ -150,6 +154,8 @@ def rollout(
             ``‖x' − x‖ ≤ tolerance · ‖x‖`` in the Euclidean norm over its cells and channels.
         backend: ``"auto"``, ``"native"``, ``"cuda"``, ``"triton"`` or ``"reference"``; ``"auto"`` takes the fastest
             that can, or the one that the variable ``CUBE_KERNELS_BACKEND`` names.
+        first_step, first_sample: where the fire mask's counting of steps and samples begins, below 2³¹. Calls that
+            count on with one seed are one rollout: ``steps=1, first_step=t`` is its step ``t``.
 
     Returns:
         The last states, ``[B, D, H, W, C]``; with ``trajectory_every`` or ``tolerance`` a :class:`Rollout` of the
@@ -161,7 +167,18 @@ def rollout(
             right ones.
         BackendError: the named backend cannot run this call; the message says why.
     """
-    options = Options(steps, drive, write_mask, seed, checkpoint_every, trajectory_every, tolerance, backend)
+    options = Options(
+        steps,
+        drive,
+        write_mask,
+        seed,
+        checkpoint_every,
+        trajectory_every,
+        tolerance,
+        backend,
+        first_step,
+        first_sample,
+    )
     state, trajectory, taken = _way(x).rollout(x, parameters, lattice, rule, options)
     if trajectory_every is None and tolerance is None:
         return state

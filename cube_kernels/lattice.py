@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from cube_kernels.value import Value, check_choice, check_integer, check_positive, check_range, check_tuple
+from cube_kernels.value import Value, check_choice, check_flag, check_integer, check_positive, check_range, check_tuple
 
 Offset = tuple[int, int, int]
 
@@ -56,6 +56,9 @@ NEIGHBORHOODS = {
     "line": Surroundings("W", _steps),
 }
 
+FOREVER = 2**31 - 1
+"""Steps of a cell that every step computes."""
+
 MOST_OFFSETS, MOST_TARGETS = 2**21, 2**26
 """Of a neighborhood's box, and of an axis's boundary map: what is larger takes minutes to make."""
 
@@ -69,6 +72,48 @@ def _as_offset(given: Any) -> Offset:
             f"one of {', '.join(map(repr, NEIGHBORHOODS))}"
         ) from None
     return d, h, w
+
+
+@dataclass(frozen=True)
+class Window(Value):
+    """The place of a block of cells in a whole lattice, whose other cells are elsewhere: on another device, say.
+
+    A rollout of a lattice with a window computes what the whole lattice's would, as far as the block shows it: beyond a
+    cut face there is nothing to read, so each step of the call leaves out the cells next to it, as far as the
+    neighborhood reaches, and more of them the next step. They keep the last values that were computed.
+
+    Args:
+        whole: cells of the whole lattice along each axis, ``(D, H, W)``.
+        origin: which cell of it is the block's first, ``(d, h, w)``. In a periodic lattice the block may go around.
+        cut: of each axis, whether the whole goes on beyond the block's low and its high face. The other faces are
+            the whole's own, with its boundary.
+    """
+
+    whole: tuple[int, int, int]
+    origin: tuple[int, int, int]
+    cut: tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
+
+    __hash__ = Value.__hash__
+
+    def __post_init__(self) -> None:
+        whole, origin, cut = (
+            check_tuple("Window", name, getattr(self, name)) for name in ("whole", "origin", "cut")
+        )
+        for name, given in (("whole", whole), ("origin", origin), ("cut", cut)):
+            if len(given) != 3:
+                raise ValueError(f"Window: {name} is {given}; it takes one entry for each axis (D, H, W)")
+        faces = tuple(tuple(check_flag("Window", "cut", face) for face in check_tuple("Window", "cut", f)) for f in cut)
+        if any(len(pair) != 2 for pair in faces):
+            raise ValueError(f"Window: cut is {cut}; it takes (low, high) for each axis")
+        self._set(
+            whole=tuple(check_positive("Window", "every size of whole", size) for size in whole),
+            origin=tuple(check_positive("Window", "every index of origin", index, least=0) for index in origin),
+            cut=faces,
+        )
+        for index, size in zip(self.origin, self.whole, strict=True):
+            if index >= size:
+                raise ValueError(f"Window: origin is {self.origin}, but the whole has {self.whole} cells")
+        self._seal()
 
 
 @dataclass(frozen=True)
@@ -90,10 +135,12 @@ class Lattice(Value):
         sponge_width, sponge_strength: of the absorbing boundary (Cerjan et al., 1985): a cell ``i`` cells from the
             nearest face of an axis has ``η = exp(-(strength · max(0, width - i) / width)²)`` there, and the
             product over the axes in all. An axis of one cell absorbs nothing.
+        window: the block's place in a whole lattice of which it is a part; None if it is whole itself.
 
     Raises:
         ValueError, TypeError: a size below 1, an unknown neighborhood or boundary, offsets that are none or
-            repeat themselves, a mirror on an axis of one cell; the message names the value and the valid ones.
+            repeat themselves, a mirror on an axis of one cell, a window that does not fit; the message names the
+            value and the valid ones.
     """
 
     shape: tuple[int, int, int]
@@ -103,6 +150,7 @@ class Lattice(Value):
     boundary: str = "walls"
     sponge_width: int = 4
     sponge_strength: float = 0.5
+    window: Window | None = None
 
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     """Offsets ``(d, h, w)`` of the neighborhood; of a named one the cell itself first, the rest in ascending order."""
@@ -141,7 +189,27 @@ class Lattice(Value):
                         f"Lattice: boundary 'reflecting' is undefined on axis {name} of {self.shape}: it has one cell "
                         "and no mirror image; take another boundary, or offsets that do not leave that axis"
                     )
+        if self.window is not None:
+            self._check_window(self.window)
         self._seal()
+
+    @classmethod
+    def _read(cls, named: dict[str, Any]) -> dict[str, Any]:
+        window = named.get("window")
+        return named | {"window": None if window is None else Window(**window)}
+
+    def _check_window(self, window: Window) -> None:
+        if not isinstance(window, Window):
+            raise TypeError(f"Lattice: window is {window!r}; it takes a Window or None")
+        for axis, name in enumerate("DHW"):
+            size, first, whole = self.shape[axis], window.origin[axis], window.whole[axis]
+            low, high = window.cut[axis]
+            around = self.boundary == "periodic" and low and high
+            if not around and (low != (first > 0) or high != (first + size < whole) or first + size > whole):
+                raise ValueError(
+                    f"Lattice: along axis {name} the window has {size} cells from {first} on of {whole}, and its cut is "
+                    f"{(low, high)}; a face is cut exactly where the whole goes on"
+                )
 
     def _listed_offsets(self) -> tuple[Offset, ...]:
         given: Any = self.neighborhood
@@ -197,10 +265,33 @@ class Lattice(Value):
         size, reach, beyond = self.shape[axis], self.reach[axis], BOUNDARIES[self.boundary]
         return [[beyond(i + shift, size) for i in range(size)] for shift in range(-reach, reach + 1)]
 
+    @property
+    def whole(self) -> tuple[int, int, int]:
+        """Cells of the whole lattice along each axis: the lattice itself, or what its window shows a part of."""
+        return self.shape if self.window is None else self.window.whole
+
+    def axis_places(self, axis: int) -> list[int]:
+        """Where each index of one axis lies in the whole lattice."""
+        first = 0 if self.window is None else self.window.origin[axis]
+        return [(first + i) % self.whole[axis] for i in range(self.shape[axis])]
+
+    def axis_lifetimes(self, axis: int, rings: int) -> list[int]:
+        """How many steps of a call compute the cells of each index of one axis, :data:`FOREVER` if all do. A step leaves
+        out those whose neighborhood the one before it left out. Where life is measured after the update too, it takes
+        ``rings`` = 2: the neighbors' new states as well."""
+        size, ring = self.shape[axis], rings * self.reach[axis]
+        low, high = (False, False) if self.window is None or ring == 0 else self.window.cut[axis]
+        beyond = ring - self.reach[axis]  # cells whose new states count, but not whether they live
+        counted = [FOREVER] * size
+        for cut, distances in ((low, range(size)), (high, range(size - 1, -1, -1))):
+            if cut:
+                counted = [min(most, (i + beyond) // ring) for most, i in zip(counted, distances, strict=True)]
+        return counted
+
     def axis_retention(self, axis: int) -> list[float]:
         """The factor ``η`` of each index of one axis: 1 everywhere unless the boundary is absorbing."""
-        size = self.shape[axis]
+        size = self.whole[axis]
         if self.boundary != "absorbing" or size == 1:
-            return [1.0] * size
-        depths = (max(0, self.sponge_width - min(i, size - 1 - i)) / self.sponge_width for i in range(size))
+            return [1.0] * self.shape[axis]
+        depths = [max(0, self.sponge_width - min(i, size - 1 - i)) / self.sponge_width for i in self.axis_places(axis)]
         return [math.exp(-((self.sponge_strength * depth) ** 2)) for depth in depths]

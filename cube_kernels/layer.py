@@ -102,6 +102,9 @@ class CubeLayer(nn.Module):
         steps: int | None = None,
         seed: int | None = None,
         write_mask: Tensor | None = None,
+        *,
+        first_step: int = 0,
+        first_sample: int = 0,
     ) -> Tensor: ...
 
     @overload
@@ -115,6 +118,8 @@ class CubeLayer(nn.Module):
         *,
         trajectory_every: int,
         tolerance: float | None = None,
+        first_step: int = 0,
+        first_sample: int = 0,
     ) -> Rollout: ...
 
     @overload
@@ -128,6 +133,8 @@ class CubeLayer(nn.Module):
         *,
         tolerance: float,
         trajectory_every: None = None,
+        first_step: int = 0,
+        first_sample: int = 0,
     ) -> Rollout: ...
 
     @overload
@@ -140,6 +147,8 @@ class CubeLayer(nn.Module):
         write_mask: Tensor | None = None,
         trajectory_every: int | None = None,
         tolerance: float | None = None,
+        first_step: int = 0,
+        first_sample: int = 0,
     ) -> Tensor | Rollout: ...
 
     def forward(
@@ -151,14 +160,16 @@ class CubeLayer(nn.Module):
         write_mask: Tensor | None = None,
         trajectory_every: int | None = None,
         tolerance: float | None = None,
+        first_step: int = 0,
+        first_sample: int = 0,
     ) -> Tensor | Rollout:
         """
         Args:
             x: states ``[B, D, H, W, C]`` in the parameters' dtype and on their device.
             drive: ``[B or 1, D, H, W, rule.drive]`` for a rule that has one.
             steps: steps of this call; None takes the layer's.
-            seed, write_mask, trajectory_every, tolerance: see :func:`cube_kernels.rollout`; the last two change
-                what is returned.
+            seed, write_mask, first_step, first_sample: see :func:`cube_kernels.rollout`.
+            trajectory_every, tolerance: see there, too; they change what is returned.
         """
         return rollout(
             x,
@@ -173,6 +184,8 @@ class CubeLayer(nn.Module):
             trajectory_every=trajectory_every,
             tolerance=tolerance,
             backend=self.backend,
+            first_step=first_step,
+            first_sample=first_sample,
         )
 
     def extra_repr(self) -> str:

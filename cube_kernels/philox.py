@@ -2,20 +2,28 @@
 
 Every backend draws the same numbers, the backward pass draws them again, and no generator's state is read or
 changed. Cell ``i`` of sample ``b`` at step ``t`` takes word ``i mod 4`` of the block at counter
-``(i div 4, t, b, 0)`` under the key ``(seed mod 2³², seed div 2³²)``, and fires if the word is below
+``(i div 4 mod 2³², t, b, i div 2³⁴)`` under the key ``(seed mod 2³², seed div 2³²)``, and fires if the word is below
 ``fire_rate · 2³²``.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from cube_kernels.lattice import Lattice
+from cube_kernels.tables import constant
 
 WORD = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 SEED_LIMIT = 2**63
+COUNT_LIMIT = 2**31
+"""Of the first step and the first sample: with those of a call they stay words."""
 
 
 def philox(
@@ -37,12 +45,26 @@ def threshold(fire_rate: float) -> int:
     return int(fire_rate * 2**32)
 
 
-def fires(cells: int, batch: int, step: int, seed: int, fire_rate: float, device: torch.device) -> Tensor:
-    """Which cells update in a step: bool ``[batch, cells]``."""
-    blocks = torch.arange((cells + 3) // 4, device=device)
-    samples = torch.arange(batch, device=device)[:, None]
+@constant
+def cell_numbers(lattice: Lattice) -> np.ndarray[Any, Any]:
+    """``[D, H, W]``, int64: each cell's number in the whole lattice."""
+    d, h, w = (np.array(lattice.axis_places(axis), dtype=np.int64) for axis in range(3))
+    _, height, width = lattice.whole
+    return (d[:, None, None] * height + h[:, None]) * width + w
+
+
+def fires(
+    numbers: Tensor, batch: int, step: int, seed: int, fire_rate: float, first_sample: int = 0
+) -> Tensor:
+    """Which cells of these numbers (int64 ``[cells]``) update in a step: bool ``[batch, cells]``."""
+    device, blocks = numbers.device, numbers >> 2
+    samples = first_sample + torch.arange(batch, device=device)[:, None]
     zero = torch.zeros((), dtype=torch.int64, device=device)
     # As a tensor: compiled, a seed is a symbol, and inductor takes `tensor ^ symbol` for one of floats (torch 2.13).
     key = torch.full((), seed, dtype=torch.int64, device=device)
-    words = philox((blocks, zero + step, samples, zero), (key & WORD, key >> 32))
-    return torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(1)[:, :cells] < threshold(fire_rate)
+    words = philox((blocks & WORD, zero + step, samples, blocks >> 32), (key & WORD, key >> 32))
+    which = (numbers & 3).expand(batch, -1)
+    word = torch.where(
+        which < 2, torch.where(which == 0, words[0], words[1]), torch.where(which == 2, words[2], words[3])
+    )
+    return word < threshold(fire_rate)

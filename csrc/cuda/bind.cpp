@@ -96,7 +96,7 @@ PYBIND11_MODULE(_cuda, m) {
   py::class_<cube::Schedule>(m, "Schedule", py::module_local())
       .def(py::init([](const std::string& storage, int64_t batch, bool shared_drive, bool shared_write_mask,
                        int64_t steps, int64_t checkpoint_every, uint64_t seed, int64_t trajectory_every,
-                       double tolerance) {
+                       double tolerance, int64_t first_step, int64_t first_sample) {
         cube::Schedule schedule{};
         schedule.storage = cube::named<cube::Storage>(storage);
         schedule.batch = batch;
@@ -107,6 +107,8 @@ PYBIND11_MODULE(_cuda, m) {
         schedule.seed = seed;
         schedule.trajectory_every = trajectory_every;
         schedule.tolerance = tolerance;
+        schedule.first_step = first_step;
+        schedule.first_sample = first_sample;
         return schedule;
       }));
 

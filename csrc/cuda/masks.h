@@ -8,8 +8,8 @@ namespace cube {
 namespace {
 
 // The word of a cell from Philox4x32-10 (Salmon et al., SC 2011).
-__device__ inline uint32_t random_word(uint64_t seed, uint32_t sample, uint32_t step, uint32_t cell) {
-  uint32_t word[4] = {cell / 4, step, sample, 0};
+__device__ inline uint32_t random_word(uint64_t seed, uint32_t sample, uint32_t step, uint64_t cell) {
+  uint32_t word[4] = {static_cast<uint32_t>(cell / 4), step, sample, static_cast<uint32_t>(cell >> 34)};
   uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {
     const uint64_t first = uint64_t{0xD2511F53} * word[0], second = uint64_t{0xCD9E8D57} * word[2];
@@ -28,18 +28,21 @@ __device__ inline uint32_t random_word(uint64_t seed, uint32_t sample, uint32_t 
 // What decides over a step of one sample, beside its state.
 struct Moment {
   uint64_t seed;
-  int64_t sample, step;
-  const uint8_t* write_mask;  // of the sample; null if all cells may change
+  uint32_t drawn_sample, drawn_step;  // as the fire mask counts them
+  int64_t step;                       // of the call
+  const uint8_t* write_mask;          // of the sample; null if all cells may change
 };
 
-__device__ inline bool writable(const Moment& moment, int cell) {
-  return moment.write_mask == nullptr || moment.write_mask[cell] != 0;
+__device__ inline bool writable(const Tables& tables, const Moment& moment, int cell) {
+  return (moment.write_mask == nullptr || moment.write_mask[cell] != 0) &&
+         (tables.lifetime == nullptr || moment.step < tables.lifetime[cell]);
 }
 
-__device__ inline bool fires(const Plan& plan, const Moment& moment, int cell) {
+__device__ inline bool fires(const Plan& plan, const Tables& tables, const Moment& moment, int cell) {
   return plan.fire_threshold >> 32 != 0 ||
-         random_word(moment.seed, static_cast<uint32_t>(moment.sample), static_cast<uint32_t>(moment.step),
-                     static_cast<uint32_t>(cell)) < plan.fire_threshold;
+         random_word(moment.seed, moment.drawn_sample, moment.drawn_step,
+                     static_cast<uint64_t>(tables.number != nullptr ? tables.number[cell] : cell)) <
+             plan.fire_threshold;
 }
 
 // Whether the alive channel's largest value over the cell's neighborhood exceeds the threshold.

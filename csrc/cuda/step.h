@@ -139,7 +139,9 @@ struct Sample {
   __device__ Moment moment(int64_t step) const {
     const uint8_t* mask = block.call.write_mask;
     const int64_t first = block.call.schedule.shared_write_mask ? 0 : index * block.plan.cells;
-    return {block.call.schedule.seed, index, step, mask == nullptr ? nullptr : mask + first};
+    const Schedule& schedule = block.call.schedule;
+    return {schedule.seed, static_cast<uint32_t>(schedule.first_sample + index),
+            static_cast<uint32_t>(schedule.first_step + step), step, mask == nullptr ? nullptr : mask + first};
   }
 };
 
@@ -205,7 +207,8 @@ __device__ inline void mark_cells(const Block<T, Group>& block, const Moment& mo
   for_each(tile.count, [&](int row) {
     const int cell = block.first + tile.first + row;
     block.flags[row] =
-        (writable(moment, cell) ? may_be_written : 0) | (fires(block.plan, moment, cell) ? has_fired : 0);
+        (writable(block.tables, moment, cell) ? may_be_written : 0) |
+        (fires(block.plan, block.tables, moment, cell) ? has_fired : 0);
   });
 }
 
@@ -333,7 +336,7 @@ __device__ inline void settle(const Block<T, Group>& block, const Moment& moment
   }
   for_each(block.cells * stride, [&](int i) {
     const int cell = i / stride;
-    if (block.living[cell] || !writable(moment, block.first + cell) || !block.tables.may_change[i % stride]) return;
+    if (block.living[cell] || !writable(block.tables, moment, block.first + cell) || !block.tables.may_change[i % stride]) return;
     block.next[i] = narrowed<T>(static_cast<float>(plan.dead_value));
   });
   Group::synchronize();

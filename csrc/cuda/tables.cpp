@@ -37,7 +37,7 @@ size_t TableMemory::add(const std::vector<T>& numbers) {
   return start;
 }
 
-TableMemory::TableMemory(const Plan& plan) : fades_(plan.retention != nullptr) {
+TableMemory::TableMemory(const Plan& plan) : fades_(plan.retention != nullptr), windowed_(plan.lifetime != nullptr) {
   const std::vector<int32_t> near = neighbors(plan, plan.offsets, plan.offset_count);
   std::vector<int32_t> start, readers;
   for (int32_t o = 0; o < plan.offset_count; ++o) {
@@ -63,6 +63,9 @@ TableMemory::TableMemory(const Plan& plan) : fades_(plan.retention != nullptr) {
   reader_ = add(readers);
   pool_ = add(neighbors(plan, plan.pool_offsets, plan.pool_count));
   retention_ = add(retention);
+  const int64_t windowed = windowed_ ? plan.cells : 0;
+  number_ = add(std::vector<int64_t>(plan.number, plan.number + windowed));
+  lifetime_ = add(std::vector<int32_t>(plan.lifetime, plan.lifetime + windowed));
   may_change_ = add(may_change);
 }
 
@@ -73,6 +76,8 @@ Tables TableMemory::at(const uint8_t* copy) const {
           numbers(reader_),
           numbers(pool_),
           fades_ ? reinterpret_cast<const float*>(copy + retention_) : nullptr,
+          windowed_ ? reinterpret_cast<const int64_t*>(copy + number_) : nullptr,
+          windowed_ ? numbers(lifetime_) : nullptr,
           copy + may_change_};
 }
 

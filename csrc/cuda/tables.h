@@ -16,6 +16,8 @@ struct Tables {
   const int32_t* reader;
   const int32_t* pool;        // [pool offsets, cells]: like `neighbor`, for life
   const float* retention;     // [cells]; null for none
+  const int64_t* number;      // [cells]: as in Plan
+  const int32_t* lifetime;    // [cells]: as in Plan
   const uint8_t* may_change;  // [channels, padded with zeros to whole packets]
 };
 
@@ -31,8 +33,8 @@ class TableMemory {
   size_t add(const std::vector<T>& numbers);
 
   std::vector<uint8_t> bytes_;
-  size_t neighbor_, reader_start_, reader_, pool_, retention_, may_change_;
-  bool fades_;
+  size_t neighbor_, reader_start_, reader_, pool_, retention_, number_, lifetime_, may_change_;
+  bool fades_, windowed_;
 };
 
 }  // namespace cube

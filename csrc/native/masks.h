@@ -29,12 +29,14 @@ inline Words philox(Words counter, uint64_t key) {
 // What decides over a step of one sample, beside its state.
 struct Moment {
   uint64_t seed;
-  int64_t sample, step;
-  const uint8_t* write_mask;  // of the sample; null if all cells may change
+  int64_t drawn_sample, drawn_step;  // as the fire mask counts them
+  int64_t step;                      // of the call
+  const uint8_t* write_mask;         // of the sample; null if all cells may change
 };
 
-inline bool writable(const Moment& moment, int64_t cell) {
-  return moment.write_mask == nullptr || moment.write_mask[cell] != 0;
+inline bool writable(const Plan& plan, const Moment& moment, int64_t cell) {
+  return (moment.write_mask == nullptr || moment.write_mask[cell] != 0) &&
+         (plan.lifetime == nullptr || moment.step < plan.lifetime[cell]);
 }
 
 // Lists the cells of the range that compute a change: they may be written, fire, and, where death before the update
@@ -44,14 +46,17 @@ inline int64_t list_active(const Plan& plan, const Moment& moment, const uint8_t
   const bool always = plan.fire_threshold >> 32 != 0;
   int64_t count = 0;
   Words words{};
+  int64_t drawn = -1;  // which four cells the words are of
   for (int64_t cell = begin; cell < end; ++cell) {
-    if (!always && (cell == begin || cell % 4 == 0)) {
-      words = philox({{static_cast<uint32_t>(cell / 4), static_cast<uint32_t>(moment.step),
-                       static_cast<uint32_t>(moment.sample), 0}},
+    const int64_t number = plan.number != nullptr ? plan.number[cell] : cell;
+    if (!always && number / 4 != drawn) {
+      drawn = number / 4;
+      words = philox({{static_cast<uint32_t>(drawn), static_cast<uint32_t>(moment.drawn_step),
+                       static_cast<uint32_t>(moment.drawn_sample), static_cast<uint32_t>(drawn >> 32)}},
                      moment.seed);
     }
     cells[count] = cell;
-    count += (always || words.word[cell % 4] < plan.fire_threshold) & writable(moment, cell) &
+    count += (always || words.word[number % 4] < plan.fire_threshold) & writable(plan, moment, cell) &
              (living == nullptr || living[cell] != 0);
   }
   return count;

@@ -40,7 +40,7 @@ struct Sample {
   int64_t drive_start() const { return schedule.shared_drive ? 0 : index * plan.cells; }
   Moment moment(const uint8_t* write_mask, int64_t step) const {
     const bool masked = write_mask != nullptr;
-    return {schedule.seed, index, step,
+    return {schedule.seed, schedule.first_sample + index, schedule.first_step + step, step,
             masked ? write_mask + (schedule.shared_write_mask ? 0 : index * plan.cells) : nullptr};
   }
 

@@ -234,7 +234,7 @@ void propose(const Task<T>& task, const Moment& moment, const T* state, const T*
   const int64_t count = list_active(plan, moment, settled ? living : nullptr, range.begin, range.end, cells);
 
   for_each_other(range, cells, count, [&](int64_t cell) {
-    const bool may_change = writable(moment, cell);
+    const bool may_change = writable(plan, moment, cell);
     for (int64_t c = 0; c < stride; c += lanes<T>) {
       const Vector<T> x = load(state + cell * stride + c);
       store(next + cell * stride + c, may_change ? accepted(task, x, x, cell, c) : x);
@@ -277,7 +277,7 @@ void settle(const Task<T>& task, const Moment& moment, const CellRange& range, c
   }
   const auto dead = broadcast<Vector<T>>(rounded_number<T>(task.storage, plan.dead_value));
   for (int64_t cell = range.begin; cell < range.end; ++cell) {
-    if (living[cell] || !writable(moment, cell)) continue;
+    if (living[cell] || !writable(plan, moment, cell)) continue;
     T* at = next + cell * stride;
     for (int64_t c = 0; c < stride; c += lanes<T>) {
       store(at + c, load(task.weights.changes + c) > Vector<T>{} ? dead : load(at + c));
@@ -346,7 +346,7 @@ void propose_gradient(const Task<T>& task, const Moment& moment, const T* state,
 
   for_each_other(range, cells, count, [&](int64_t cell) {
     std::memset(gradient.percepts + cell * layout.percepts, 0, layout.percepts * sizeof(T));
-    const bool may_change = writable(moment, cell), dead = can_die && !living[cell];
+    const bool may_change = writable(plan, moment, cell), dead = can_die && !living[cell];
     for (int64_t c = 0; c < stride; c += lanes<T>) {
       const Vector<T> g = load(gradient.next + cell * stride + c), x = load(state + cell * stride + c);
       const Vector<T> changed = load(task.weights.changes + c) > zero ? g : zero;

@@ -48,6 +48,7 @@ struct Options {
   int batch = 2;
   int64_t steps = 3, trajectory_every = 0;
   double tolerance = -1;
+  int64_t first_step = 0, first_sample = 0;
 };
 
 // A rule on a lattice with random inputs and random gradients of what it returns.
@@ -182,6 +183,8 @@ class Problem {
             0x123456789abcdef,
             options_.trajectory_every,
             options_.tolerance,
+            options_.first_step,
+            options_.first_sample,
             threads,
             1000000,
             false};

@@ -59,6 +59,12 @@ def rule_plan(module: ModuleType, automaton: Automaton) -> Any:
         made.set_clamp(*rule.clamp)
     if lattice.boundary == "absorbing":
         made.set_retention([lattice.axis_retention(axis) for axis in range(3)])
+    if lattice.window is not None:
+        made.set_window(
+            places=[lattice.axis_places(axis) for axis in range(3)],
+            lifetimes=[lattice.axis_lifetimes(axis, automaton.rings) for axis in range(3)],
+            whole=lattice.whole,
+        )
     made.set_immutable(rule.immutable_channels)
     if rule.alive is not None:
         before, after = ALIVE_WHEN[rule.alive.when]

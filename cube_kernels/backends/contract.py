@@ -27,6 +27,9 @@ class Schedule(NamedTuple):
     """0: no trajectory."""
     tolerance: float
     """Negative: every sample takes all steps."""
+    first_step: int = 0
+    """The number of the call's first step, and of its first sample, in the fire mask."""
+    first_sample: int = 0
 
     @property
     def kept(self) -> int:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cube_kernels.automaton import Automaton, StepWeights
-from cube_kernels.backends.contract import Call, Outputs
+from cube_kernels.backends.contract import Call, Outputs, Schedule
 from cube_kernels.lattice import OUTSIDE, Lattice, Offset
-from cube_kernels.philox import fires
+from cube_kernels.philox import cell_numbers, fires
 from cube_kernels.precision import wide
 from cube_kernels.recompute import recomputed
 from cube_kernels.tables import constant
@@ -55,6 +55,13 @@ def retention(lattice: Lattice) -> np.ndarray[Any, Any]:
     return np.einsum("d,h,w->dhw", *(lattice.axis_retention(axis) for axis in range(3)))[..., None]
 
 
+@constant
+def lifetimes(lattice: Lattice, rings: int) -> np.ndarray[Any, Any]:
+    """``[D, H, W, 1]``, int32: how many steps of a call compute each cell; see :meth:`Lattice.axis_lifetimes`."""
+    d, h, w = (np.array(lattice.axis_lifetimes(axis, rings), dtype=np.int32) for axis in range(3))
+    return np.minimum(np.minimum(d[:, None, None], h[:, None]), w)[..., None]
+
+
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:
     """See :func:`cube_kernels.perceive`. The products are summed in float32 at least."""
     table = neighbor_table(lattice, lattice.neighbors if filters is None else lattice.offsets, device=x.device)
@@ -80,10 +87,10 @@ def step(
     automaton: Automaton,
     drive: Tensor | None,
     write_mask: Tensor | None,
-    seed: int,
+    schedule: Schedule,
     index: int,
 ) -> Tensor:
-    """Step number ``index`` of every cell, as :class:`cube_kernels.Rule` writes it down. Half-width
+    """Step number ``index`` of the call for every cell, as :class:`cube_kernels.Rule` writes it down. Half-width
     numbers are computed with in float32; the operands of the matrix products and the new state are rounded, as
     hardware multiplies them."""
     lattice, rule, dtype = automaton.lattice, automaton.rule, x.dtype
@@ -115,7 +122,9 @@ def step(
     else:
         new = old + change / (rule.fire_rate if rule.fire_rescale else 1)
     if rule.fire_rate < 1:
-        fired = fires(lattice.cells, x.shape[0], index, seed, rule.fire_rate, x.device)
+        numbers = cell_numbers(lattice, device=x.device).flatten()
+        number, sample = schedule.first_step + index, schedule.first_sample
+        fired = fires(numbers, x.shape[0], number, schedule.seed, rule.fire_rate, sample)
         new = torch.where(fired.unflatten(1, lattice.shape)[..., None], new, old)
     if rule.clamp is not None:
         new = new.clamp(*rule.clamp)
@@ -127,6 +136,8 @@ def step(
     kept[list(rule.immutable_channels)] = True
     if write_mask is not None:
         kept = kept | ~write_mask[..., None]
+    if lattice.window is not None:
+        kept = kept | (lifetimes(lattice, automaton.rings, device=x.device) <= index)
     new = torch.where(kept, x, new)
     if rule.alive is not None:
         measured = zip((x, new), ALIVE_WHEN[rule.alive.when], strict=True)
@@ -153,7 +164,7 @@ def rollout(call: Call) -> Outputs:
         # Hooks on saved tensors may lay them out otherwise, and a checkpoint wants every step as it was.
         x, *rest, drive = (None if t is None else t.contiguous() for t in (x, *tensors))  # type: ignore[assignment]
         for index in range(start, end):
-            new = step(x, StepWeights(*rest), automaton, drive, write_mask, schedule.seed, index)
+            new = step(x, StepWeights(*rest), automaton, drive, write_mask, schedule, index)
             taken = taken + running
             if schedule.tolerance < 0:
                 x = new

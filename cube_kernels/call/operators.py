@@ -50,11 +50,14 @@ _SCHEMA_TYPES = {
     Tensor: "Tensor", int: "SymInt", float: "float", str: "str",
     Tensor | None: "Tensor?", int | None: "SymInt?", float | None: "float?",
 }  # fmt: skip
+_LATER = {"first_step": "=0", "first_sample": "=0"}
 
 
 def _schema(fields: type) -> str:
-    """The fields of a typed tuple as arguments of an operator."""
-    return ", ".join(f"{_SCHEMA_TYPES[kind]} {name}" for name, kind in typing.get_type_hints(fields).items())
+    """The fields of a typed tuple as arguments of an operator; the counts that came later may be left out, as programs
+    do that were exported before."""
+    kinds = typing.get_type_hints(fields).items()
+    return ", ".join(f"{_SCHEMA_TYPES[kind]} {name}{_LATER.get(name, '')}" for name, kind in kinds)
 
 
 _ROLLOUT = ", ".join(f"Tensor{'' if name == 'x' else '?'} {name}" for name in ROLLOUT_TENSORS)

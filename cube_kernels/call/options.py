@@ -10,7 +10,7 @@ import torch
 from torch import SymInt, Tensor
 
 from cube_kernels.backends.contract import Schedule
-from cube_kernels.philox import SEED_LIMIT
+from cube_kernels.philox import COUNT_LIMIT, SEED_LIMIT
 from cube_kernels.update_rule import Rule
 from cube_kernels.value import check_positive, check_range
 
@@ -26,6 +26,8 @@ class Options(NamedTuple):
     trajectory_every: int | None = None
     tolerance: float | None = None
     backend: str = "auto"
+    first_step: int = 0
+    first_sample: int = 0
 
     def schedule(self, rule: Rule) -> Schedule:
         """The plain numbers of the call.
@@ -33,19 +35,31 @@ class Options(NamedTuple):
         Raises:
             ValueError, TypeError: one does not fit the rule, or its kind.
         """
-        steps, _, _, seed, checkpoint_every, trajectory_every, tolerance, _ = self
+        steps, _, _, seed, checkpoint_every, trajectory_every, tolerance, _, *first = self
         if (seed is None) != (rule.fire_rate == 1):
             given = "no seed was given" if seed is None else f"seed is {seed}"
             raise ValueError(f"rollout: {given}, but the rule's fire_rate is {rule.fire_rate}; below 1 it takes a seed")
         # A compiler's number that is not known yet cannot be looked up.
         made = _schedule if SymInt in (type(steps), type(checkpoint_every), type(trajectory_every)) else _known
         seedless = made(steps, checkpoint_every, trajectory_every, tolerance)
+        if first != _FIRST:
+            first = [_count(name, number) for name, number in zip(self._fields[-2:], first, strict=True)]
         if seed is None:
             return seedless
         seed = check_positive("rollout", "seed", seed, least=0)
         if seed >= SEED_LIMIT:
             raise ValueError(f"rollout: seed is {seed}; it must be below 2^63")
-        return seedless._replace(seed=seed)
+        return seedless._replace(seed=seed, first_step=first[0], first_sample=first[1])
+
+
+_FIRST = [0, 0]
+
+
+def _count(name: str, number: int) -> int:
+    number = check_positive("rollout", name, number, least=0)
+    if number >= COUNT_LIMIT:
+        raise ValueError(f"rollout: {name} is {number}; it must be below 2^31")
+    return number
 
 
 def _schedule(

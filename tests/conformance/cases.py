@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cube_kernels import Alive, Lattice, Rollout, Rule, RuleParameters, bind, rollout
 from cube_kernels.backends import reference
-from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS
+from cube_kernels.lattice import BOUNDARIES, NEIGHBORHOODS, Window
 from cube_kernels.update_rule import ACTIVATIONS, ALIVE_WHEN, PERCEPTIONS, SCALED, SQUASHES, UPDATES
 
 STEPS = 4
@@ -35,6 +35,8 @@ class Case:
     trajectory_every: int | None = None
     tolerance: float | None = None
     batch: int = 3
+    first_step: int = 0
+    first_sample: int = 0
 
     @property
     def seed(self) -> int | None:
@@ -76,6 +78,10 @@ SWITCHES: dict[str, list] = {
     "alive": [None, None, *ALIVE_WHEN],
     "trajectory_every": [None, None, 1, 3],
     "tolerance": [None, None, 0.3],
+    # Whether the lattice goes on beyond each axis's low and high face, as a window of a larger one.
+    "cut": [None, None, None, *itertools.product(itertools.product((False, True), repeat=2), repeat=3)][::9],
+    "first_step": [0, 5],
+    "first_sample": [0, 2**31 - 7],
 }
 
 
@@ -90,6 +96,8 @@ def draw_case(seed: int) -> Case | None:
     depthwise = s["perception"] == "depthwise"
     try:
         lattice = Lattice(shape, channels, s["neighborhood"], s["radius"] if named else 1, s["boundary"])
+        if s["cut"] is not None:
+            lattice = windowed(lattice, s["cut"])
         rule = Rule(
             perception=s["perception"],
             filters=s["filters"] if depthwise else 1,
@@ -110,7 +118,17 @@ def draw_case(seed: int) -> Case | None:
         bind(lattice, rule)
     except ValueError:
         return None
-    return Case(lattice, rule, s["drive_batch"], s["mask_batch"], s["trajectory_every"], s["tolerance"])
+    counts = {"first_step": s["first_step"], "first_sample": s["first_sample"]}
+    return Case(lattice, rule, s["drive_batch"], s["mask_batch"], s["trajectory_every"], s["tolerance"], **counts)
+
+
+def windowed(lattice: Lattice, cut: tuple[tuple[bool, bool], ...]) -> Lattice:
+    """The lattice as a block of one with two more planes beyond each low face that is cut, three beyond each high one.
+    What is periodic is cut at both or at none."""
+    if lattice.boundary == "periodic":
+        cut = tuple((low and high, low and high) for low, high in cut)
+    whole = tuple(size + 2 * low + 3 * high for size, (low, high) in zip(lattice.shape, cut, strict=True))
+    return replace(lattice, window=Window(whole, tuple(2 * low for low, _ in cut), cut))
 
 
 def cases(count: int) -> list[Case]:
@@ -227,6 +245,8 @@ def call(case: Case, inputs: Inputs, backend: str, steps: int = STEPS, **options
         trajectory_every=case.trajectory_every,
         tolerance=case.tolerance,
         backend=backend,
+        first_step=case.first_step,
+        first_sample=case.first_sample,
         **options,
     )
     return result if isinstance(result, Rollout) else Rollout(result, None, torch.empty(0))

@@ -173,7 +173,7 @@ class Target(NamedTuple):
 
 def _job_reference(given: dict[str, Any]) -> Any:
     lattice, rule = Lattice.from_key(given["lattice"]), Rule.from_key(given["rule"])
-    schedule = Schedule(*(given[n] for n in Schedule._fields[:-1]), float(given["tolerance"]))
+    schedule = Schedule(**{n: given[n] for n in Schedule._fields} | {"tolerance": float(given["tolerance"])})
     weights = StepWeights(*(given[n] for n in StepWeights._fields))
     call = Call(bind(lattice, rule), schedule, given["x"], weights, given["drive"], given["write_mask"])
     return reference.rollout(call), schedule
@@ -263,7 +263,7 @@ def targets() -> list[Target]:
     parameters = {n: None if p is None else p.detach() for n, p in inputs.parameters._asdict().items()}
     weights = bind(LATTICE, CASE.rule).step_weights(RuleParameters(**parameters), x)._asdict()
     text = {"backend": "native", "lattice": LATTICE.key, "rule": CASE.rule.key}
-    schedule = dict(zip(Schedule._fields, (STEPS, 2, CASE.seed, CASE.trajectory_every, CASE.tolerance), strict=True))
+    schedule = dict(zip(Schedule._fields, (STEPS, 2, CASE.seed, CASE.trajectory_every, CASE.tolerance, 0, 0), strict=True))
     job = {"x": x, **weights, "drive": drive, "write_mask": mask, **text, **schedule}
     operators = torch.ops.cube_kernels
     state, trajectory, taken, checkpoints = operators.rollout_with_checkpoints(*job.values())

@@ -132,13 +132,15 @@ def hidden_gradient(a, slope, d_heads, weights, unit, part, storage: tl.constexp
     return d_a * slope
 
 
-@triton.jit(do_not_specialize=["step", "seed"])  # step 1 is no kernel of its own
+@triton.jit(do_not_specialize=["step", "first_step", "first_sample", "seed"])  # step 1 is no kernel of its own
 def step_gradient_kernel(
     state,
     drive,
     write_mask,
     taken,
     retention,
+    number,
+    lifetime,
     offsets,
     pool,
     bank,
@@ -156,6 +158,8 @@ def step_gradient_kernel(
     mask_stride: tl.int64,
     units: tl.int32,
     step: tl.int32,
+    first_step: tl.int32,
+    first_sample: tl.int32,
     seed: tl.int64,
     fire_threshold: tl.int64,
     pace,
@@ -173,9 +177,9 @@ def step_gradient_kernel(
 ):
     """``gradient`` comes as that of the new states and leaves as that of the old ones, without what goes through
     perception: that is ``percept_gradient``. The drive's gradient and the partial sums grow."""
-    inputs = Inputs(state, drive, write_mask, taken, retention, offsets, pool, drive_stride, mask_stride)
+    inputs = Inputs(state, drive, write_mask, taken, retention, number, lifetime, offsets, pool, drive_stride, mask_stride)
     weights = Weights(bank, hidden_weight, hidden_bias, head_weight, head_bias, rate)
-    numbers = Numbers(units, step, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
+    numbers = Numbers(units, step, first_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
     storage: tl.constexpr = state.dtype.element_ty
     channel = tl.arange(0, plan.width)
     part = partials + tl.program_id(0).to(tl.int64) * plan.weights
@@ -190,7 +194,7 @@ def step_gradient_kernel(
             delta = tl.zeros((BLOCK, plan.width), tl.float32)
             gate = delta
 
-        fired = fires(at, numbers, plan)[:, None]
+        fired = fires(inputs, at, numbers, plan)[:, None]
         kept = keeps(inputs, at, numbers, plan)
         through = tl.where(kept, 0.0, g)
         if plan.alive_after:

@@ -28,6 +28,7 @@ def bury_kernel(
     living,
     write_mask,
     taken,
+    lifetime,
     mask_stride: tl.int64,
     step: tl.int32,
     dead_value,
@@ -39,8 +40,8 @@ def bury_kernel(
     BLOCK: tl.constexpr,
 ):
     """Dead cells of the new state take the dead value, in place."""
-    inputs = Inputs(None, None, write_mask, taken, None, None, None, 0, mask_stride)
-    numbers = Numbers(None, step, None, None, None, None, None, None, dead_value)
+    inputs = Inputs(None, None, write_mask, taken, None, None, lifetime, None, None, 0, mask_stride)
+    numbers = Numbers(None, step, None, None, None, None, None, None, None, None, dead_value)
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     y = load_rows(new, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
     lived = tl.load(living + at.row, mask=at.inside, other=0).to(tl.int32) != 0

@@ -46,7 +46,12 @@ class Steps:
         if lattice.boundary == "absorbing":
             retention = reference.retention(lattice, device=x.device, dtype=torch.float32)
         offsets = offset_table(lattice, seen, False, device=x.device)
-        self.tensors = (drive, self.write_mask, taken, retention, offsets, self.pool, *weights)
+        number = self.lifetime = None
+        if lattice.window is not None:
+            number = philox.cell_numbers(lattice, device=x.device)
+            self.lifetime = reference.lifetimes(lattice, automaton.rings, device=x.device)
+        windowed = number, self.lifetime
+        self.tensors = (drive, self.write_mask, taken, retention, *windowed, offsets, self.pool, *weights)
         self.mask_stride = lattice.cells if write_mask is not None and write_mask.shape[0] > 1 else 0
         drive_stride = lattice.cells if drive is not None and drive.shape[0] > 1 else 0
         self.sizes = (drive_stride, self.mask_stride, rule.hidden)
@@ -55,6 +60,8 @@ class Steps:
         pace = rule.step_size if weights.rate is None else 1.0  # a leaky cell's rate holds the step size
         scale = 1 / rule.fire_rate if rule.fire_rescale else 1.0
         self.numbers = (
+            schedule.first_step,
+            schedule.first_sample,
             schedule.seed,
             philox.threshold(rule.fire_rate),
             pace * scale,
@@ -80,6 +87,7 @@ class Steps:
             living,
             self.write_mask,
             self.taken,
+            self.lifetime,
             self.mask_stride,
             index,
             self.dead_value,

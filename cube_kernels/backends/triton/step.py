@@ -27,6 +27,8 @@ class Inputs(NamedTuple):
     write_mask: Any  # [B or 1, cells], bytes
     taken: Any  # [B]: samples take steps below theirs; None: all steps
     retention: Any  # [cells], of the absorbing boundary
+    number: Any  # [cells]: each cell's in the whole lattice; None: its own
+    lifetime: Any  # [cells]: how many steps of the call compute it; None: all
     offsets: Any  # of perception
     pool: Any  # offsets over which life is measured
     drive_stride: Any
@@ -49,6 +51,8 @@ class Numbers(NamedTuple):
 
     units: Any  # of the hidden layer: no constant, so that the loop over their chunks is not unrolled
     step: Any
+    first_step: Any  # as the fire mask counts them
+    first_sample: Any
     seed: Any
     fire_threshold: Any
     pace: Any
@@ -178,20 +182,30 @@ def paces(weights, numbers, plan: tl.constexpr):
 
 @triton.jit
 def runs(inputs, at, numbers):
-    """Which cells belong to samples that take this step."""
-    if inputs.taken is None:
-        return at.inside
-    else:
-        return at.inside & (tl.load(inputs.taken + at.sample, mask=at.inside, other=0).to(tl.int64) > numbers.step)
+    """Which cells this step computes: of samples that take it, and not beside a cut face."""
+    running = at.inside
+    if inputs.taken is not None:
+        running = running & (tl.load(inputs.taken + at.sample, mask=at.inside, other=0).to(tl.int64) > numbers.step)
+    if inputs.lifetime is not None:
+        running = running & (tl.load(inputs.lifetime + at.cell, mask=at.inside, other=0) > numbers.step)
+    return running
 
 
 @triton.jit
-def fires(at, numbers, plan: tl.constexpr):
+def fires(inputs, at, numbers, plan: tl.constexpr):
     """Which cells the fire mask lets change: see :mod:`cube_kernels.philox`."""
     if plan.fires:
         none = tl.zeros_like(at.cell)
-        words = tl.philox(numbers.seed, at.cell // 4, none + numbers.step, at.sample.to(tl.int32), none)
-        word = at.cell % 4
+        step = none + (numbers.first_step + numbers.step)
+        sample = (numbers.first_sample + at.sample).to(tl.int32)
+        if inputs.number is None:
+            words = tl.philox(numbers.seed, at.cell // 4, step, sample, none)
+            word = at.cell % 4
+        else:
+            number = tl.load(inputs.number + at.cell, mask=at.inside, other=0)
+            block = number // 4
+            words = tl.philox(numbers.seed, block.to(tl.int32), step, sample, (block >> 32).to(tl.int32))
+            word = (number % 4).to(tl.int32)
         drawn = tl.where(word < 2, tl.where(word == 0, words[0], words[1]), tl.where(word == 2, words[2], words[3]))
         return at.inside & (drawn.to(tl.int64) < numbers.fire_threshold)
     else:
@@ -233,13 +247,15 @@ def accepted(inputs, at, y, numbers, plan: tl.constexpr):
     return y
 
 
-@triton.jit(do_not_specialize=["step", "seed"])  # step 1 is no kernel of its own
+@triton.jit(do_not_specialize=["step", "first_step", "first_sample", "seed"])  # step 1 is no kernel of its own
 def step_kernel(
     state,
     drive,
     write_mask,
     taken,
     retention,
+    number,
+    lifetime,
     offsets,
     pool,
     bank,
@@ -253,6 +269,8 @@ def step_kernel(
     mask_stride: tl.int64,
     units: tl.int32,
     step: tl.int32,
+    first_step: tl.int32,
+    first_sample: tl.int32,
     seed: tl.int64,
     fire_threshold: tl.int64,
     pace,
@@ -269,14 +287,14 @@ def step_kernel(
     HIDDEN: tl.constexpr,
 ):
     """The new states of a block of cells; where life is measured after the update too, before death."""
-    inputs = Inputs(state, drive, write_mask, taken, retention, offsets, pool, drive_stride, mask_stride)
+    inputs = Inputs(state, drive, write_mask, taken, retention, number, lifetime, offsets, pool, drive_stride, mask_stride)
     weights = Weights(bank, hidden_weight, hidden_bias, head_weight, head_bias, rate)
-    numbers = Numbers(units, step, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
+    numbers = Numbers(units, step, first_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     x = load_rows(state, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
     held = held_inputs(inputs, weights, at, x, plan, BLOCK)
     delta, gate = heads_of(inputs, weights, at, held, numbers, plan, BLOCK, HIDDEN)
-    y = tl.where(fires(at, numbers, plan)[:, None], updated(x, delta, gate, paces(weights, numbers, plan), plan), x)
+    y = tl.where(fires(inputs, at, numbers, plan)[:, None], updated(x, delta, gate, paces(weights, numbers, plan), plan), x)
     y = accepted(inputs, at, y, numbers, plan)
     if plan.alive_before and not plan.alive_after:
         y = tl.where(lives(state, at, pool, alive_threshold, plan)[:, None], y, dead_value)

@@ -125,7 +125,7 @@ def test_the_fire_mask_is_the_one_that_every_backend_draws(seed):
     torch.nn.init.normal_(layer.head_weight)
     x = torch.randn(2, *lattice.state_shape)
     changed = (layer(x, seed=seed) != x).any(-1).flatten(1)
-    assert torch.equal(changed, fires(60, 2, 0, seed, 0.4, x.device))
+    assert torch.equal(changed, fires(torch.arange(60), 2, 0, seed, 0.4))
 
 
 def test_rows_are_counted_in_64_bits():
