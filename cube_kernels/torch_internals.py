@@ -68,3 +68,25 @@ def applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     """``function.apply`` of one without ``setup_context`` where no transform is active; the rest of its Python code
     takes a third of the time."""
     return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+
+
+def all_to_all(message: Tensor, coming: list[int], going: list[int], group: Any) -> Tensor:
+    """Sends a part of so many numbers to each rank of the group, and returns what came from each, so many numbers. A
+    compiler sees it as one node; ``torch.distributed``'s own, in place, it does not differentiate through."""
+    from torch.distributed import _functional_collectives as collectives  # some builds have no torch.distributed
+
+    return collectives.wait_tensor(collectives.all_to_all_single(message, coming, going, group))
+
+
+def all_reduce(tensor: Tensor, operation: str, group: Any) -> Tensor:
+    """The sum (or ``"max"``) over the group, likewise."""
+    from torch.distributed import _functional_collectives as collectives
+
+    return collectives.wait_tensor(collectives.all_reduce(tensor, operation, group))
+
+
+def first_index(tensor: Any, dim: int) -> int:
+    """Where the local part of a DTensor begins along a dimension."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    return int(compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1][dim])

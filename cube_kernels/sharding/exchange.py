@@ -1,0 +1,160 @@
+"""The exchange of halos along one axis, as a linear map that autograd differentiates any number of times.
+
+One ``all_to_all_single`` carries the planes of all ranks. Axes go one after the other, each with the halos of those
+before it: so corners come along. The adjoint sends the gradients of a halo home, where they are added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cube_kernels.sharding.cuts import Planes, slab
+from cube_kernels.torch_internals import all_reduce, all_to_all
+
+
+class PeerError(RuntimeError):
+    """A process that shares the lattice did not answer; the message names those that may be it."""
+
+
+@contextlib.contextmanager
+def talking(group: dist.ProcessGroup, doing: str) -> Iterator[None]:
+    """What goes wrong in a collective of the group names the ranks that take part."""
+    try:
+        yield
+    except RuntimeError as error:
+        others = [rank for rank in dist.get_process_group_ranks(group) if rank != dist.get_rank()]
+        raise PeerError(
+            f"cube_kernels: rank {dist.get_rank()} was {doing} with rank{'s' * (len(others) > 1)} "
+            f"{', '.join(map(str, others))}, and one of them is dead, hangs or does something else: {error}"
+        ) from error
+
+
+class Exchange:
+    """Of the halos of one axis of ``[B, D, H, W, ...]``; made alike by all ranks of the group.
+
+    Args:
+        group: the ranks that share the axis, in the order of their slabs.
+        axis: 0 for D, 1 for H, 2 for W.
+        sizes: planes of each rank.
+        halo: planes that each step of a chunk needs, times its steps.
+        periodic: whether the last slab is beside the first.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, axis: int, sizes: tuple[int, ...], halo: int, periodic: bool) -> None:
+        self.group, self.axis, self.sizes = group, axis, sizes
+        self.rank, self.idle = dist.get_rank(group), halo == 0
+        slabs = [slab(sizes, rank, halo, periodic) for rank in range(len(sizes))]
+        self.slab = slabs[self.rank]
+        lent = [planes for each in slabs for planes in each.borrowed]
+        self._lent = [[p for p in lent if p.owner == self.rank and p.borrower == rank] for rank in range(len(sizes))]
+        self._borrowed = [[p for p in self.slab.borrowed if p.owner == rank] for rank in range(len(sizes))]
+
+    @property
+    def dim(self) -> int:
+        """Of the axis in a state."""
+        return self.axis + 1
+
+    def own(self, wide: Tensor) -> Tensor:
+        """The block without its halo, as a view."""
+        return wide.narrow(self.dim, self.slab.low, self.slab.count)
+
+    def filled(self, wide: Tensor) -> Tensor:
+        """The widened block with what its owners hold in its halo."""
+        there = self._swap(wide, [[self._lent_part(wide, p) for p in each] for each in self._lent], self._borrowed)
+        filled = wide.clone()
+        for planes, part in there:
+            self._borrowed_part(filled, planes).copy_(part)
+        return filled
+
+    def returned(self, gradient: Tensor) -> Tensor:
+        """The adjoint: what lies in the halo is added to where it came from, rank by rank, and the halo is zero."""
+        parts = [[self._borrowed_part(gradient, p) for p in each] for each in self._borrowed]
+        there = self._swap(gradient, parts, self._lent)
+        total = torch.zeros_like(gradient)
+        self.own(total).copy_(self.own(gradient))
+        for planes, part in there:
+            self._lent_part(total, planes).add_(part)
+        return total
+
+    def _lent_part(self, wide: Tensor, planes: Planes) -> Tensor:
+        return wide.narrow(self.dim, self.slab.low + planes.owned, planes.count)
+
+    def _borrowed_part(self, wide: Tensor, planes: Planes) -> Tensor:
+        return wide.narrow(self.dim, planes.place, planes.count)
+
+    def _swap(self, wide: Tensor, parts: list[list[Tensor]], expected: list[list[Planes]]) -> list[tuple[Planes, Tensor]]:
+        """Sends parts to each rank and tells what came for the planes expected of each."""
+        plane = wide.numel() // max(wide.shape[self.dim], 1)  # an empty block neither gives nor gets one
+        coming = [sum(p.count for p in each) * plane for each in expected]
+        going = [sum(part.numel() for part in each) for each in parts]
+        flat = [part.reshape(-1) for each in parts for part in each]
+        message = torch.cat(flat) if flat else wide.new_empty(0)
+        with talking(self.group, f"exchanging halos along axis {'DHW'[self.axis]}"):
+            came = all_to_all(message, coming, going, self.group)
+        result, start = [], 0
+        for planes in (p for each in expected for p in each):
+            shape = list(wide.shape)
+            shape[self.dim] = planes.count
+            result.append((planes, came[start : start + planes.count * plane].view(shape)))
+            start += planes.count * plane
+        return result
+
+
+class _Filled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, wide: Tensor, exchange: Exchange) -> Tensor:
+        ctx.exchange = exchange
+        return exchange.filled(wide)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        return _Returned.apply(gradient, ctx.exchange), None
+
+
+class _Returned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, exchange: Exchange) -> Tensor:
+        ctx.exchange = exchange
+        return exchange.returned(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, wide: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        return _Filled.apply(wide, ctx.exchange), None
+
+
+def filled(wide: Tensor, exchanges: list[Exchange]) -> Tensor:
+    """A widened block with its halos along every cut axis."""
+    for exchange in exchanges:
+        if not exchange.idle:
+            wide = _Filled.apply(wide, exchange)
+    return wide
+
+
+class _Shared(torch.autograd.Function):
+    """Tensors that all ranks hold, in float32 at least; their gradients are summed over the groups."""
+
+    @staticmethod
+    def forward(ctx: Any, groups: list[dist.ProcessGroup], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.groups, ctx.likes = groups, [(t.shape, t.dtype) for t in tensors]
+        return tuple(t.to(torch.promote_types(t.dtype, torch.float32)).view_as(t) for t in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        for group in ctx.groups:
+            with talking(group, "adding up the gradients of the parameters"):
+                flat = all_reduce(flat, "sum", group)
+        parts = flat.split([shape.numel() for shape, _ in ctx.likes])
+        return None, *(part.view(shape).to(dtype) for part, (shape, dtype) in zip(parts, ctx.likes, strict=True))
+
+
+def shared(tensors: list[Tensor], groups: list[dist.ProcessGroup]) -> tuple[Tensor, ...]:
+    """Enters tensors that are alike on all ranks of the groups into a computation of which each rank does a part."""
+    result: tuple[Tensor, ...] = _Shared.apply(groups, *tensors)
+    return result
