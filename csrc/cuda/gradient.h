@@ -136,7 +136,7 @@ __device__ inline void step_gradient(const Block<T, Group>& block, const WeightL
   const Widths& widths = block.widths;
   for_each_tile(block, [&](const Tile& tile) {
     mark_cells(block, moment, tile);
-    evaluate_heads<Products>(block, sample.drive(), tile, gradients.slopes);
+    evaluate_heads<Products>(block, moment, sample.drive(), tile, gradients.slopes);
     update_gradient(block, tile, gradients);
     __syncthreads();
     if (plan.update == Update::leaky) {

@@ -33,9 +33,13 @@ struct Moment {
   const uint8_t* write_mask;          // of the sample; null if all cells may change
 };
 
+// Whether a step of the call computes the cell; one beside a cut face it does not.
+__device__ inline bool computes(const Tables& tables, const Moment& moment, int cell) {
+  return tables.lifetime == nullptr || moment.step < tables.lifetime[cell];
+}
+
 __device__ inline bool writable(const Tables& tables, const Moment& moment, int cell) {
-  return (moment.write_mask == nullptr || moment.write_mask[cell] != 0) &&
-         (tables.lifetime == nullptr || moment.step < tables.lifetime[cell]);
+  return (moment.write_mask == nullptr || moment.write_mask[cell] != 0) && computes(tables, moment, cell);
 }
 
 __device__ inline bool fires(const Plan& plan, const Tables& tables, const Moment& moment, int cell) {

@@ -212,14 +212,16 @@ __device__ inline void mark_cells(const Block<T, Group>& block, const Moment& mo
   });
 }
 
-// Percepts of the tile's cells in rows of `to`; zeros past them.
+// Percepts of the tile's cells in rows of `to`; zeros past them, and where the step computes none: beside a cut face
+// they might overflow, and make NaN of a gradient of zero.
 template <class T, class Group, class N>
-__device__ inline void perceive_tile(const Block<T, Group>& block, const Tile& tile, N* to, int to_stride) {
+__device__ inline void perceive_tile(const Block<T, Group>& block, const Moment& moment, const Tile& tile, N* to,
+                                     int to_stride) {
   const int stride = block.widths.stride, vectors = percept_count(block.plan);
   for_each(block.layout.tile_rows * block.packets, [&](int i) {
     const int row = i / block.packets, c = i % block.packets * packet;
     N* at = to + row * to_stride + c;
-    if (row < tile.count) {
+    if (row < tile.count && computes(block.tables, moment, block.first + tile.first + row)) {
       perceive<packet>(block.plan, block.tables, block.states(), block.weights.bank, stride,
                        block.first + tile.first + row, c,
                        [&](int vector, const Values<packet>& values) { store<packet>(at + vector * stride, values); });
@@ -231,7 +233,7 @@ __device__ inline void perceive_tile(const Block<T, Group>& block, const Tile& t
 
 // The input of the hidden layer, [own state; percepts; drive].
 template <class T, class Group>
-__device__ inline void fill_inputs(const Block<T, Group>& block, const T* drive, const Tile& tile) {
+__device__ inline void fill_inputs(const Block<T, Group>& block, const Moment& moment, const T* drive, const Tile& tile) {
   const Widths& widths = block.widths;
   const int stride = block.layout.input_stride, rows = block.layout.tile_rows;
   if (widths.own > 0) {
@@ -241,7 +243,7 @@ __device__ inline void fill_inputs(const Block<T, Group>& block, const T* drive,
       store<packet>(block.inputs + row * stride + c, row < tile.count ? load<packet>(from) : Values<packet>{});
     });
   }
-  perceive_tile(block, tile, block.inputs + widths.own, stride);
+  perceive_tile(block, moment, tile, block.inputs + widths.own, stride);
   const int at = widths.own + widths.percepts, rest = widths.inputs - at;
   for_each(rows * rest, [&](int i) {
     const int row = i / rest, u = i % rest;
@@ -252,16 +254,17 @@ __device__ inline void fill_inputs(const Block<T, Group>& block, const T* drive,
 
 // The heads of a tile's cells; the activation's slopes too, unless that is null. Begins and ends between barriers.
 template <class Products, class T, class Group>
-__device__ inline void evaluate_heads(const Block<T, Group>& block, const T* drive, const Tile& tile, float* slopes) {
+__device__ inline void evaluate_heads(const Block<T, Group>& block, const Moment& moment, const T* drive, const Tile& tile,
+                                      float* slopes) {
   const Widths& widths = block.widths;
   const Layout& layout = block.layout;
   const Weights<T>& weights = block.weights;
   if (widths.hidden == 0) {
-    perceive_tile(block, tile, block.heads, layout.head_stride);
+    perceive_tile(block, moment, tile, block.heads, layout.head_stride);
     __syncthreads();
     return;
   }
-  fill_inputs(block, drive, tile);
+  fill_inputs(block, moment, drive, tile);
   __syncthreads();
   using Product = typename Products::Step;
   Product::run(RowMajor<T>{block.inputs, layout.input_stride},
@@ -363,7 +366,7 @@ __device__ inline void advance(const Block<T, Group>& block, const Sample<T, Gro
   }
   for_each_tile(block, [&](const Tile& tile) {
     mark_cells(block, moment, tile);
-    evaluate_heads<Products>(block, sample.drive(), tile, static_cast<float*>(nullptr));
+    evaluate_heads<Products>(block, moment, sample.drive(), tile, static_cast<float*>(nullptr));
     update_tile(block, tile);
     __syncthreads();
   });

@@ -97,6 +97,11 @@ def step(
     old = wide(x)
     weights = StepWeights(*(None if w is None else wide(w) for w in weights))
     heads = perceive(old, lattice, weights.bank)
+    left_out = None
+    if lattice.window is not None:
+        left_out = lifetimes(lattice, automaton.rings, device=x.device) <= index
+        # Beside a cut it sees what is not there; what might overflow of that would make NaN of a gradient of zero.
+        heads = heads.masked_fill(left_out, 0)
     if weights.hidden_weight is not None and weights.head_weight is not None:
         parts = [heads.to(dtype)]
         if rule.own_state:
@@ -136,8 +141,8 @@ def step(
     kept[list(rule.immutable_channels)] = True
     if write_mask is not None:
         kept = kept | ~write_mask[..., None]
-    if lattice.window is not None:
-        kept = kept | (lifetimes(lattice, automaton.rings, device=x.device) <= index)
+    if left_out is not None:
+        kept = kept | left_out
     new = torch.where(kept, x, new)
     if rule.alive is not None:
         measured = zip((x, new), ALIVE_WHEN[rule.alive.when], strict=True)

@@ -236,8 +236,9 @@ def _trained(tensor: Tensor) -> bool:
 
 
 def _nothing(tensors: list[Tensor | None]) -> Any:
-    """Zero, which depends on the tensors: a rank without cells goes backward through what the others do."""
-    return sum((t.sum() * 0 for t in tensors if t is not None and t.is_floating_point()), start=0.0)
+    """Zero, which depends on the tensors: a rank without cells goes backward through what the others do. The product
+    keeps a factor, so that its checkpoint is computed again as theirs are."""
+    return sum(((t * t.new_zeros(())).sum() for t in tensors if t is not None), start=0.0)
 
 
 def _mode() -> dict[str, Any]:

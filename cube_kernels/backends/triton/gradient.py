@@ -17,6 +17,7 @@ from cube_kernels.backends.triton.step import (
     Inputs,
     Numbers,
     Weights,
+    computed,
     fires,
     head_tile,
     heads_of,
@@ -187,9 +188,10 @@ def step_gradient_kernel(
         at = block_of_cells(block, rows, D, H, W, BLOCK)
         x = load_rows(state, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
         g = load_rows(gradient, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
-        held = held_inputs(inputs, weights, at, x, plan, BLOCK)
+        seeing, units_here = computed(inputs, at, numbers)
+        held = held_inputs(inputs, weights, seeing, x, plan, BLOCK)
         if plan.heads_matter:
-            delta, gate = heads_of(inputs, weights, at, held, numbers, plan, BLOCK, HIDDEN)
+            delta, gate = heads_of(inputs, weights, seeing, held, units_here, plan, BLOCK, HIDDEN)
         else:
             delta = tl.zeros((BLOCK, plan.width), tl.float32)
             gate = delta
@@ -227,11 +229,13 @@ def step_gradient_kernel(
             if plan.drive:
                 driven = load_rows(drive_gradient, at.row, at.inside, plan.drive, 0, plan.drive, plan.drive_width)
                 gradients = gradients + (driven,)
-            for chunk in tl.range(0, tl.cdiv(units, HIDDEN)):
+            if plan.gathers:  # their gradients of zero are yet to be stored
+                units_here = units
+            for chunk in tl.range(0, tl.cdiv(units_here, HIDDEN)):
                 unit = chunk * HIDDEN + tl.arange(0, HIDDEN)
-                a, slope = activate(hidden_chunk(inputs, weights, at, held, unit, plan), plan.activation)
+                a, slope = activate(hidden_chunk(inputs, weights, seeing, held, unit, plan), plan.activation)
                 d_hidden = hidden_gradient(a, slope, d_heads, weights, unit, part, storage, plan)
-                add_weight_gradients(inputs, at, held, d_hidden, unit, part, plan)
+                add_weight_gradients(inputs, seeing, held, d_hidden, unit, part, plan)
                 gradients = with_input_gradients(gradients, weights, d_hidden, unit, storage, plan)
                 if plan.gathers:
                     add_gathered_gradients(percept_gradient, weights, at, d_hidden, unit, chunk, storage, plan)

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from cube_kernels.backends.triton.cell import activate, clamped, updated
-from cube_kernels.backends.triton.geometry import block_of_cells, load_rows, neighbor, store_rows
+from cube_kernels.backends.triton.geometry import Cells, block_of_cells, load_rows, neighbor, store_rows
 from cube_kernels.backends.triton.launch import STEP, Launcher
 from cube_kernels.backends.triton.perception import load_neighbors, weighted_sums
 
@@ -157,12 +157,12 @@ def head_biases(weights, plan: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def heads_of(inputs, weights, at, held, numbers, plan: tl.constexpr, BLOCK: tl.constexpr, HIDDEN: tl.constexpr):
+def heads_of(inputs, weights, at, held, units, plan: tl.constexpr, BLOCK: tl.constexpr, HIDDEN: tl.constexpr):
     """The heads' values; without a hidden layer they are the percepts."""
     if plan.hidden:
         storage: tl.constexpr = inputs.state.dtype.element_ty
         delta, gate = head_biases(weights, plan, BLOCK)
-        for chunk in tl.range(0, tl.cdiv(numbers.units, HIDDEN)):
+        for chunk in tl.range(0, tl.cdiv(units, HIDDEN)):
             unit = chunk * HIDDEN + tl.arange(0, HIDDEN)
             hidden = hidden_chunk(inputs, weights, at, held, unit, plan)
             delta, gate = heads_with((delta, gate), hidden, weights, unit, storage, plan)
@@ -187,8 +187,20 @@ def runs(inputs, at, numbers):
     if inputs.taken is not None:
         running = running & (tl.load(inputs.taken + at.sample, mask=at.inside, other=0).to(tl.int64) > numbers.step)
     if inputs.lifetime is not None:
-        running = running & (tl.load(inputs.lifetime + at.cell, mask=at.inside, other=0) > numbers.step)
+        running = running & (tl.load(inputs.lifetime + at.cell, mask=at.inside, other=0).to(tl.int32) > numbers.step)
     return running
+
+
+@triton.jit
+def computed(inputs, at, numbers):
+    """The block with those cells alone that the step computes: the others see nothing, since beside a cut face it might
+    overflow, and a gradient of zero be NaN. And how many hidden units there are to compute: none where no cell is."""
+    if inputs.lifetime is None:
+        return at, numbers.units
+    else:
+        here = runs(inputs, at, numbers)
+        units = tl.where(tl.max(here.to(tl.int32)) > 0, numbers.units, 0)
+        return Cells(at.sample, at.cell, at.row, here, at.d, at.h, at.w, at.D, at.H, at.W), units
 
 
 @triton.jit
@@ -202,7 +214,7 @@ def fires(inputs, at, numbers, plan: tl.constexpr):
             words = tl.philox(numbers.seed, at.cell // 4, step, sample, none)
             word = at.cell % 4
         else:
-            number = tl.load(inputs.number + at.cell, mask=at.inside, other=0)
+            number = tl.load(inputs.number + at.cell, mask=at.inside, other=0).to(tl.int64)
             block = number // 4
             words = tl.philox(numbers.seed, block.to(tl.int32), step, sample, (block >> 32).to(tl.int32))
             word = (number % 4).to(tl.int32)
@@ -292,8 +304,9 @@ def step_kernel(
     numbers = Numbers(units, step, first_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     x = load_rows(state, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
-    held = held_inputs(inputs, weights, at, x, plan, BLOCK)
-    delta, gate = heads_of(inputs, weights, at, held, numbers, plan, BLOCK, HIDDEN)
+    seeing, units_here = computed(inputs, at, numbers)
+    held = held_inputs(inputs, weights, seeing, x, plan, BLOCK)
+    delta, gate = heads_of(inputs, weights, seeing, held, units_here, plan, BLOCK, HIDDEN)
     y = tl.where(fires(inputs, at, numbers, plan)[:, None], updated(x, delta, gate, paces(weights, numbers, plan), plan), x)
     y = accepted(inputs, at, y, numbers, plan)
     if plan.alive_before and not plan.alive_after:

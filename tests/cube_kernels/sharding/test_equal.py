@@ -1,0 +1,58 @@
+"""What ranks that share a lattice compute together is what one process computes alone."""
+
+import functools
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from cube_kernels.sharding import Sharding
+from tests.cube_kernels.sharding.cases import Case, cases, deep, wrong
+from tests.cube_kernels.sharding.ranks import on_ranks
+
+DTYPES = {torch.float64: 1e-12, torch.float32: 2e-4, torch.bfloat16: 0.1}
+
+
+def _all_cases(rank: int, ranks: int) -> dict[tuple[str, str, str], list[str]]:
+    found = {}
+    for name, case in cases().items():
+        sharding = Sharding(case.lattice, {"D": dist.group.WORLD}, {"D": case.sizes[ranks]})
+        for backend in ("native", "reference"):
+            for dtype, tolerance in DTYPES.items():
+                if backend == "reference" and dtype is not torch.float64:
+                    continue  # its sums depend on how many cells there are
+                found[name, backend, str(dtype)] = wrong(case, sharding, backend, dtype, tolerance, backend == "native")
+    return found
+
+
+@functools.cache
+def _found(ranks: int) -> list[dict[tuple[str, str, str], list[str]]]:
+    return on_ranks(_all_cases, ranks, ranks)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("name", cases())
+def test_slabs_are_the_whole(name, ranks):
+    """States bit for bit, gradients to rounding, in every case and dtype."""
+    for rank, found in enumerate(_found(ranks)):
+        checked = {which: errors for which, errors in found.items() if which[0] == name}
+        assert len(checked) == 4
+        assert not any(checked.values()), f"rank {rank}: {checked}"
+
+
+def _grid(rank: int) -> dict[str, list[str]]:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("d", "w"))
+    found = {}
+    for axes in ({"D": mesh["d"], "W": mesh["w"]}, {"H": mesh["d"], "W": mesh["w"]}):
+        for name, case in cases().items():
+            sharding = Sharding(case.lattice, axes)
+            found[f"{'x'.join(axes)}: {name}"] = wrong(case, sharding, "native", torch.float64, 1e-12, True)
+    return found
+
+
+def test_blocks_of_two_axes_are_the_whole():
+    """Corners come along, in every case."""
+    for rank, found in enumerate(on_ranks(_grid, 4)):
+        assert len(found) == 2 * len(cases())
+        assert not any(found.values()), f"rank {rank}: { {name: errors for name, errors in found.items() if errors} }"
