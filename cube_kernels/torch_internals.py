@@ -90,3 +90,18 @@ def first_index(tensor: Any, dim: int) -> int:
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     return int(compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)[1][dim])
+
+
+def default_store() -> Any:
+    """Where the processes of the default group met."""
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_store()
+
+
+def timeout_of(group: Any) -> Any:
+    """How long a collective of the group waits for its ranks."""
+    from torch.distributed import distributed_c10d
+
+    device = distributed_c10d._get_pg_default_device(group)
+    return group._get_backend(device).options._timeout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -56,7 +55,7 @@ def slab(sizes: tuple[int, ...], rank: int, halo: int, periodic: bool) -> Slab:
     borrowed: list[Planes] = []
     for place in (*range(low), *range(low + count, low + count + high)):
         plane = (first - low + place) % size
-        owner = bisect_right(bounds, plane) - 1  # of equal bounds the last: empty slabs own nothing
+        owner = sum(bound <= plane for bound in bounds) - 1  # of equal bounds the last: empty slabs own nothing
         next_one = Planes(owner, rank, plane - bounds[owner], place, 1)
         last = borrowed[-1] if borrowed else None
         if last is not None and last._replace(owned=last.owned + last.count, place=last.place + last.count, count=1) == next_one:

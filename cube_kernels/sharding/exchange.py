@@ -7,6 +7,7 @@ before it: so corners come along. The adjoint sends the gradients of a halo home
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,24 +16,44 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cube_kernels.sharding.cuts import Planes, slab
-from cube_kernels.torch_internals import all_reduce, all_to_all
+from cube_kernels.torch_internals import all_reduce, all_to_all, default_store, timeout_of
 
 
 class PeerError(RuntimeError):
-    """A process that shares the lattice did not answer; the message names those that may be it."""
+    """A process that shares the lattice died, or did not answer within its group's timeout; the message names it."""
+
+
+WAIT = 5.0
+"""Seconds in which ranks that meet the same failure tell each other that they live."""
 
 
 @contextlib.contextmanager
 def talking(group: dist.ProcessGroup, doing: str) -> Iterator[None]:
-    """What goes wrong in a collective of the group names the ranks that take part."""
+    """What goes wrong in a collective of the group says which ranks it waited for."""
     try:
         yield
     except RuntimeError as error:
-        others = [rank for rank in dist.get_process_group_ranks(group) if rank != dist.get_rank()]
+        rank, everyone = dist.get_rank(), dist.get_process_group_ranks(group)
+        silent = _silent([other for other in everyone if other != rank])
+        who = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
         raise PeerError(
-            f"cube_kernels: rank {dist.get_rank()} was {doing} with rank{'s' * (len(others) > 1)} "
-            f"{', '.join(map(str, others))}, and one of them is dead, hangs or does something else: {error}"
+            f"cube_kernels: rank {rank} was {doing}, together with the ranks {everyone}, when {who} died or did not "
+            f"answer within the timeout of {timeout_of(group)}: {error}"
         ) from error
+
+
+def _silent(others: list[int]) -> list[int]:
+    """Those of the ranks that do not tell in time, by the store that the processes met at, that they failed as well;
+    all of them where the store is gone with its process, or where all do."""
+    store = default_store()
+    missing = list(others)
+    with contextlib.suppress(RuntimeError):  # of torch's, for a store that is gone
+        store.set(f"cube_kernels/failed/{dist.get_rank()}", "1")
+        until = time.monotonic() + WAIT
+        while missing and time.monotonic() < until:
+            missing = [rank for rank in missing if not store.check([f"cube_kernels/failed/{rank}"])]
+            time.sleep(0.05)
+    return missing or others
 
 
 class Exchange:

@@ -56,7 +56,7 @@ def on_ranks(function: Callable[..., Any], ranks: int, *arguments: Any, timeout:
             given = [answers.get(timeout=300) for _ in range(ranks - silent)]
         finally:
             for process in processes:
-                process.join(timeout=20)
+                process.join(timeout=0 if silent else 20)
                 process.kill()
     failed = [f"rank {rank}:\n{error}" for rank, _, error in sorted(given, key=lambda g: g[0]) if error]
     assert not failed, "\n".join(failed)
