@@ -8,6 +8,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Size, Tensor, nn
 
+from cube_kernels.automaton import bind
 from cube_kernels.call.distributed import is_distributed
 from cube_kernels.call.options import Rollout
 from cube_kernels.layer import CubeLayer
@@ -51,6 +52,9 @@ class ShardedCubeLayer(nn.Module):
         self.layer = layer
         self.sharding = Sharding(layer.lattice, axes, sizes)
         self.every = check_positive("ShardedCubeLayer", "every", every)
+        rings = bind(layer.lattice, layer.rule).rings
+        for chunk in {1, self.every}:  # compilers find them made, and cannot make them
+            self.sharding.widened(chunk, rings)
 
     def forward(
         self,

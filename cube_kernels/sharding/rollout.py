@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from cube_kernels import functional
 from cube_kernels.automaton import bind
@@ -44,8 +43,8 @@ def perceive(x: Tensor, sharding: Sharding, filters: Tensor | None = None, *, ba
     Raises:
         DisagreementError, PeerError: ranks that call differently, or do not answer.
     """
-    check_block(x, sharding, "perceive")
-    said = {"lattice": sharding.lattice, "filters": _described(filters), "x": _described(x, 0), "backend": backend}
+    check_block(x, "x", sharding, (sharding.lattice.channels,), "perceive")
+    said = {"lattice": sharding.lattice, "filters": _shared_by_all(filters), "x": _of_each(x), "backend": backend}
     agree(said | {"operation": "perceive"} | _mode(), sharding.groups, x.device)
     if filters is not None and _trained(filters):
         (filters,) = (f.to(x.dtype) for f in shared([filters], sharding.groups))
@@ -102,7 +101,11 @@ def rollout(
         DisagreementError: ranks that call differently.
         PeerError: a rank that does not answer within its group's timeout.
     """
-    check_block(x, sharding, "rollout")
+    check_block(x, "x", sharding, (sharding.lattice.channels,), "rollout")
+    if drive is not None:
+        check_block(drive, "drive", sharding, (rule.drive,), "rollout")
+    if write_mask is not None:
+        check_block(write_mask, "write_mask", sharding, (), "rollout")
     every = check_positive("rollout", "every", every)
     options = Options(
         steps, drive, write_mask, seed, checkpoint_every, trajectory_every, tolerance, backend, first_step, first_sample
@@ -116,14 +119,14 @@ def rollout(
         "sizes": [cut.sizes for cut in sharding.cuts],
         "every": every,
         **options._replace(drive=None, write_mask=None)._asdict(),
-        "x": _described(x, 0),
-        "drive": _described(drive, 0),
-        "write_mask": _described(write_mask, 0),
-        "parameters": {name: _described(p) for name, p in parameters._asdict().items()},
+        "x": _of_each(x),
+        "drive": _of_each(drive),
+        "write_mask": _of_each(write_mask),
+        "parameters": {name: _shared_by_all(p) for name, p in parameters._asdict().items()},
     }
     agree(said | _mode(), sharding.groups, x.device)
 
-    chunk = 1 if tolerance is not None else min(every, max(steps, 1))
+    chunk = 1 if tolerance is not None else every
     block = sharding.widened(chunk, rings)
     run = _Run(block, rule, options, sharding.groups)
     ends = sorted({steps, *range(0, steps, chunk), *range(0, steps, trajectory_every or max(steps, 1))})
@@ -143,8 +146,7 @@ def rollout(
             reached.append(end)
             if end - start >= schedule.checkpoint_every or (trajectory_every and end % trajectory_every == 0):
                 break
-        with set_checkpoint_early_stop(False):  # ranks would stop at other exchanges
-            wide, running, taken = recomputed(run.segment, reached, wide, running, taken, write_mask, drive, *tensors)
+        wide, running, taken = recomputed(run.segment, reached, wide, running, taken, write_mask, drive, *tensors)
         start = reached[-1]
         if trajectory_every and start % trajectory_every == 0:
             kept.append(block.own(wide))
@@ -245,19 +247,25 @@ def _mode() -> dict[str, Any]:
     return {"gradients": torch.is_grad_enabled()}
 
 
-def _described(tensor: Tensor | None, dim: int | None = None) -> Any:
-    """What ranks must agree on: of a block only its number of samples, of what they share its whole shape."""
+def _shared_by_all(tensor: Tensor | None) -> Any:
+    """What ranks must agree on, of a tensor that each has whole."""
+    return None if tensor is None else [list(tensor.shape), str(tensor.dtype), tensor.requires_grad]
+
+
+def _of_each(tensor: Tensor | None) -> Any:
+    """The same of one of which each has its block."""
     if tensor is None:
         return None
-    shape = list(tensor.shape) if dim is None else [tensor.shape[dim], tensor.shape[-1]]
-    return [shape, str(tensor.dtype), tensor.requires_grad]
+    return [[tensor.shape[0], *tensor.shape[4:]], str(tensor.dtype), tensor.requires_grad]
 
 
-def check_block(x: Tensor, sharding: Sharding, owner: str) -> None:
-    """Raises unless it is a state of this rank's block."""
-    shape = (*sharding.block_shape, sharding.lattice.channels)
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{owner}: x is {x!r}; it takes a tensor")
-    if x.dim() != 5 or x.shape[1:] != shape:
+def check_block(tensor: Tensor, name: str, sharding: Sharding, channels: tuple[int, ...], owner: str) -> None:
+    """Raises unless it is ``[B, d, h, w, *channels]`` of this rank's block."""
+    shape = (*sharding.block_shape, *channels)
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{owner}: {name} is {tensor!r}; it takes a tensor")
+    if tensor.dim() != 1 + len(shape) or tensor.shape[1:] != shape:
         wanted = ", ".join(map(str, ("B", *shape)))
-        raise ValueError(f"{owner}: x has shape {list(x.shape)}; the block of rank {dist.get_rank()} takes [{wanted}]")
+        raise ValueError(
+            f"{owner}: {name} has shape {list(tensor.shape)}; the block of rank {dist.get_rank()} takes [{wanted}]"
+        )
