@@ -44,8 +44,8 @@ class BatchPerception {
     const Parts parts(call_.batch, plan_.cells);
     const int64_t size = static_cast<int64_t>(plan_.filters) * plan_.offset_count * stride_;
     const Split split(threads_.size(), larger(parts.groups, 1), plan_.cells);
-    const List<Buffer<T>> states(split.crews, (plan_.cells + 1) * stride_);
-    const List<Buffer<T>> percepts(split.crews, plan_.cells * vectors_ * stride_);
+    const List<CellRows<T>> states(split.crews, 1, plan_.cells, stride_);
+    const List<CellRows<T>> percepts(split.crews, 1, plan_.cells, vectors_ * stride_);
     const List<Scratch> scratch(split.crews * split.members, plan_);
     const Buffer<T> partials(larger(parts.total(), 1) * size);
     share_units(threads_, split, parts.groups, [&](const Member& member, int64_t group) {
@@ -54,12 +54,12 @@ class BatchPerception {
       const CellRange samples = parts.samples(group);
       for (int64_t index = samples.begin; index < samples.end; ++index) {
         member.barrier.wait();
-        read(call_.state, 1, index, slabs.range, states[member.crew]);
-        read(call_.percepts, vectors_, index, slabs.range, percepts[member.crew]);
+        read(call_.state, 1, index, slabs.range, states[member.crew].at(0));
+        read(call_.percepts, vectors_, index, slabs.range, percepts[member.crew].at(0));
         member.barrier.wait();
         for (int64_t slab = slabs.first; slab < slabs.last; ++slab) {
           const CellRange range = cell_range(plan_.cells, parts.slabs, slab);
-          filter_gradient<T>(plan_, states[member.crew], stride_, percepts[member.crew], own.list(range),
+          filter_gradient<T>(plan_, states[member.crew].at(0), stride_, percepts[member.crew].at(0), own.list(range),
                              range.end - range.begin, own.neighbors, partials + (group * parts.slabs + slab) * size);
         }
       }
@@ -91,15 +91,15 @@ class BatchPerception {
   template <class Work>
   void each_sample(int64_t from, int64_t to, const void* source, const Work& work) {
     const Split split(threads_.size(), larger(call_.batch, 1), plan_.cells);
-    const List<Buffer<T>> inputs(split.crews, (plan_.cells + 1) * from * stride_);
-    const List<Buffer<T>> results(split.crews, plan_.cells * to * stride_);
+    const List<CellRows<T>> inputs(split.crews, 1, plan_.cells, from * stride_);
+    const List<CellRows<T>> results(split.crews, 1, plan_.cells, to * stride_);
     const List<Scratch> scratch(split.crews * split.members, plan_);
     share_units(threads_, split, call_.batch, [&](const Member& member, int64_t sample) {
       const CellRange range = cell_range(plan_.cells, member.count, member.index);
-      T* const result = results[member.crew];
-      read(source, from, sample, range, inputs[member.crew]);
+      T* const result = results[member.crew].at(0);
+      read(source, from, sample, range, inputs[member.crew].at(0));
       member.barrier.wait();
-      work(range, inputs[member.crew], result, scratch[member.crew * member.count + member.index]);
+      work(range, inputs[member.crew].at(0), result, scratch[member.crew * member.count + member.index]);
       encode_rows<T>(call_.storage, result + range.begin * to * stride_, (range.end - range.begin) * to, plan_.channels,
                      element(call_.storage, call_.result, (sample * plan_.cells + range.begin) * to * plan_.channels),
                      stride_);

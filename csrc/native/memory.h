@@ -127,5 +127,22 @@ class List {
   int64_t count_;
 };
 
+// Rows of `width` numbers for each cell, which their first use writes, and after them the row that stands for what is
+// outside: zeros. Several such, one behind the other.
+template <class T>
+class CellRows {
+ public:
+  CellRows(int64_t count, int64_t cells, int64_t width)
+      : size_((cells + 1) * width), numbers_(count * size_, Fill::nothing) {
+    for (int64_t i = 0; i < count; ++i) std::memset(at(i) + cells * width, 0, width * sizeof(T));
+    std::memset(numbers_ + count * size_, 0, row_tile * sizeof(T));
+  }
+  T* at(int64_t i) const { return numbers_ + i * size_; }
+
+ private:
+  const int64_t size_;
+  const Buffer<T> numbers_;
+};
+
 }  // namespace
 }  // namespace cube

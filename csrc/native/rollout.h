@@ -89,7 +89,9 @@ void rollout_forward(const Plan& plan, const ForwardCall& call) {
   const int64_t blocks = (plan.cells + block_cells - 1) / block_cells;
   const bool can_die = plan.alive_channel >= 0, can_stop = schedule.tolerance >= 0;
   const List<Scratch<T>> scratch(split.crews * split.members, plan, layout, false);
-  const List<Buffer<T>> states(2 * split.crews, (plan.cells + 1) * layout.stride);
+  // The last step writes where the caller wants its state, if that is laid out as ours are.
+  const bool direct = task.lies_like_the_caller;
+  const List<CellRows<T>> states(split.crews, direct && schedule.steps == 1 ? 1 : 2, plan.cells, layout.stride);
   const List<Buffer<T>> drives(split.crews, plan.cells * plan.drive);
   const List<Buffer<uint8_t>> lives(split.crews, can_die ? plan.cells : 0);
   const List<Buffer<Movement>> movements(split.crews, can_stop ? blocks : 0);
@@ -102,8 +104,9 @@ void rollout_forward(const Plan& plan, const ForwardCall& call) {
     T* const drive = drives[member.crew];
     uint8_t* const living = lives[member.crew];
     Movement* const movement = movements[member.crew];
-    T* state = states[2 * member.crew];
-    T* next = states[2 * member.crew + 1];
+    T* state = states[member.crew].at(0);
+    T* next = states[member.crew].at(1);
+    T* const result = direct ? static_cast<T*>(call.result) + index * sample.size() : nullptr;
 
     sample.read(call.state, 0, range, state);
     sample.read_drive(call.drive, range, drive);
@@ -114,6 +117,7 @@ void rollout_forward(const Plan& plan, const ForwardCall& call) {
         sample.write(state, call.checkpoints, step / schedule.checkpoint_every - 1, range);
       }
       const Moment moment = sample.moment(call.write_mask, step);
+      if (direct && step + 1 == schedule.steps) next = result;
       propose(task, moment, state, drive, range, own, living, [&](int64_t) { return own.rows(); }, next);
       settle(task, moment, range, wait, living, next);
       if (can_stop) measure_movement(state, next, layout.stride, range, movement);
@@ -136,7 +140,7 @@ void rollout_forward(const Plan& plan, const ForwardCall& call) {
         sample.write(state, call.trajectory, kept, range);
       }
     }
-    sample.write(state, call.result, 0, range);
+    if (state != result) sample.write(state, call.result, 0, range);
     if (call.taken != nullptr && member.index == 0) call.taken[index] = step;
   });
 }
@@ -183,12 +187,14 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
   Crew threads(schedule.threads, schedule.patience);
   const Split split(threads.size(), larger(parts.groups, 1), plan.cells);
   const List<Scratch<T>> scratch(split.crews * split.members, plan, layout, true);
-  const int64_t state_size = (plan.cells + 1) * layout.stride;
-  const List<Buffer<T>> segments(split.crews, (segment + 1) * state_size);
+  const List<CellRows<T>> segments(split.crews, segment + 1 - unreplayed, plan.cells, layout.stride);
   const List<Buffer<uint8_t>> lives(split.crews, can_die ? segment * plan.cells : 0);
   const List<KeptRows<T>> kept_rows(split.crews, plan, layout, larger(segment - unreplayed, 0));
-  const List<Buffer<T>> state_gradients(2 * split.crews, state_size);
-  const List<Buffer<T>> percept_gradients(split.crews, (plan.cells + 1) * layout.percepts);
+  // The first step back reads the caller's gradient, the last one writes it, where it is laid out as ours are.
+  const bool reads = task.lies_like_the_caller && call.trajectory_gradient == nullptr;
+  const int64_t between = reads ? smaller(2, larger(schedule.steps - 1, 0)) : 2;
+  const List<CellRows<T>> state_gradients(split.crews, between, plan.cells, layout.stride);
+  const List<CellRows<T>> percept_gradients(split.crews, 1, plan.cells, layout.percepts);
   const List<Buffer<T>> drives(split.crews, plan.cells * plan.drive);
   const List<Buffer<T>> drive_gradients(split.crews, schedule.shared_drive ? 0 : plan.cells * plan.drive);
   const Buffer<T> partials(larger(parts.total(), 1) * at.size);
@@ -203,14 +209,13 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
     const auto for_each_slab = [&](auto&& work) {
       for (int64_t slab = slabs.first; slab < slabs.last; ++slab) work(slab, cell_range(plan.cells, parts.slabs, slab));
     };
-    T* const states = segments[member.crew];
+    const CellRows<T>& states = segments[member.crew];
     uint8_t* const segment_lives = lives[member.crew];
-    T* const percept_gradient = percept_gradients[member.crew];
+    T* const percept_gradient = percept_gradients[member.crew].at(0);
     T* const drive = drives[member.crew];
     T* const drive_gradient = schedule.shared_drive ? shared_drive_gradients + group * plan.cells * plan.drive
                                                     : static_cast<T*>(drive_gradients[member.crew]);
-    T* gradient = state_gradients[2 * member.crew];
-    T* next_gradient = state_gradients[2 * member.crew + 1];
+    const CellRows<T>& gradients = state_gradients[member.crew];
 
     const CellRange samples = parts.samples(group);
     for (int64_t index = samples.begin; index < samples.end; ++index) {
@@ -221,11 +226,17 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
       if (plan.drive > 0 && !schedule.shared_drive) {
         std::memset(drive_gradient + range.begin * plan.drive, 0, (range.end - range.begin) * plan.drive * sizeof(T));
       }
-      sample.read(call.result_gradient, 0, range, gradient);
+      const T* gradient = gradients.at(0);
+      if (reads) {
+        gradient = static_cast<const T*>(call.result_gradient) + index * sample.size();
+      } else {
+        sample.read(call.result_gradient, 0, range, gradients.at(0));
+      }
+      T* const result = task.lies_like_the_caller ? static_cast<T*>(call.state_gradient) + index * sample.size() : nullptr;
       // The states of the trajectory from the last step on are the result.
       for (int64_t slice = every > 0 ? larger(1, (steps + every - 1) / every) : 1;
            every > 0 && slice <= schedule.steps / every; ++slice) {
-        sample.add(call.trajectory_gradient, slice - 1, range, gradient);
+        sample.add(call.trajectory_gradient, slice - 1, range, gradients.at(0));
       }
 
       int64_t segment_end = steps;
@@ -238,27 +249,30 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
           return is_kept ? kept.at(step - first_kept, row) : Rows<T>{nullptr, nullptr, nullptr};
         };
         sample.read(start == 0 ? call.state : call.checkpoints, start == 0 ? 0 : start / schedule.checkpoint_every - 1,
-                    range, states);
+                    range, states.at(0));
         wait();
         for (int64_t step = start; step < start + replayed; ++step) {
           const Moment moment = sample.moment(call.write_mask, step);
-          T* const state = states + (step - start) * state_size;
+          const T* const state = states.at(step - start);
+          T* const next = states.at(step - start + 1);
           uint8_t* const living = segment_lives + (step - start) * plan.cells;
           for_each_slab([&](int64_t, const CellRange& cells) {
             const auto rows_at = [&](int64_t first) {
               const Rows<T> rows = kept_at(step, cells.begin + first);
               return rows.inputs != nullptr ? rows : own.rows();
             };
-            propose(task, moment, state, drive, cells, own, living, rows_at, state + state_size);
+            propose(task, moment, state, drive, cells, own, living, rows_at, next);
           });
-          settle(task, moment, range, wait, living, state + state_size);
+          settle(task, moment, range, wait, living, next);
           wait();
         }
         for (int64_t step = segment_end - 1; step >= start; --step) {
           const Moment moment = sample.moment(call.write_mask, step);
+          T* next_gradient = gradients.at(gradient == gradients.at(0) ? 1 : 0);
+          if (step == 0 && result != nullptr) next_gradient = result;
           for_each_slab([&](int64_t slab, const CellRange& cells) {
             propose_gradient(
-                task, moment, states + (step - start) * state_size, drive, segment_lives + (step - start) * plan.cells,
+                task, moment, states.at(step - start), drive, segment_lives + (step - start) * plan.cells,
                 cells, own, [&](int64_t first) { return kept_at(step, cells.begin + first); }, at,
                 StepGradients<T>{gradient, next_gradient, percept_gradient, drive_gradient,
                                  partials + (group * parts.slabs + slab) * at.size});
@@ -272,13 +286,11 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
             sample.add(call.trajectory_gradient, step / every - 1, range, next_gradient);
           }
           wait();
-          T* const old = gradient;
           gradient = next_gradient;
-          next_gradient = old;
         }
         segment_end = start;
       }
-      sample.write(gradient, call.state_gradient, 0, range);
+      if (gradient != result) sample.write(gradient, call.state_gradient, 0, range);
       if (plan.drive > 0 && !schedule.shared_drive) {
         encode<T>(schedule.storage, drive_gradient + range.begin * plan.drive, (range.end - range.begin) * plan.drive,
                   element(schedule.storage, call.drive_gradient, (sample.drive_start() + range.begin) * plan.drive));

@@ -115,6 +115,7 @@ inline void encode(Storage storage, const T* from, int64_t count, void* to) {
 // Rows of `width` numbers to and from rows of `padded_width`, of which the rest is zero.
 template <class T>
 void decode_rows(Storage storage, const void* from, int64_t rows, int64_t width, T* to, int64_t padded_width) {
+  if (width == padded_width) return decode<T>(storage, from, rows * width, to);
   for (int64_t i = 0; i < rows; ++i) {
     decode<T>(storage, element(storage, from, i * width), width, to + i * padded_width);
     std::memset(to + i * padded_width + width, 0, (padded_width - width) * sizeof(T));
@@ -123,6 +124,7 @@ void decode_rows(Storage storage, const void* from, int64_t rows, int64_t width,
 
 template <class T>
 void encode_rows(Storage storage, const T* from, int64_t rows, int64_t width, void* to, int64_t padded_width) {
+  if (width == padded_width) return encode<T>(storage, from, rows * width, to);
   for (int64_t i = 0; i < rows; ++i) {
     encode<T>(storage, from + i * padded_width, width, element(storage, to, i * width));
   }

@@ -207,7 +207,7 @@ class _Run:
             drive=drive,
             write_mask=write_mask,
             seed=self.options.seed,
-            checkpoint_every=end - start,
+            checkpoint_every=1,  # these states are kept for the backward pass of a segment alone
             backend=self.options.backend,
             first_step=self.options.first_step + start,
             first_sample=self.options.first_sample,
