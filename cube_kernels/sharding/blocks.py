@@ -154,9 +154,10 @@ class WideBlock:
             margins[at : at + 2] = exchange.slab.low, exchange.slab.high
         return F.pad(block, margins)
 
-    def filled(self, wide: Tensor) -> Tensor:
-        """With the halos of the neighbors' blocks; differentiable any number of times."""
-        return filled(wide, self.exchanges)
+    def filled(self, wide: Tensor, in_place: bool) -> Tensor:
+        """With the halos of the neighbors' blocks; differentiable any number of times. See
+        :func:`cube_kernels.sharding.exchange.filled`."""
+        return filled(wide, self.exchanges, in_place)
 
     def own(self, wide: Tensor) -> Tensor:
         """The block without its halos."""

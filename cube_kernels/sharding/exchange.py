@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cube_kernels.sharding.cuts import Planes, slab
-from cube_kernels.torch_internals import all_reduce, all_to_all, default_store, timeout_of
+from cube_kernels.torch_internals import all_reduce, all_to_all, default_store, timeout_of, tracing
 
 
 class PeerError(RuntimeError):
@@ -85,20 +85,19 @@ class Exchange:
         """The block without its halo, as a view."""
         return wide.narrow(self.dim, self.slab.low, self.slab.count)
 
-    def filled(self, wide: Tensor) -> Tensor:
-        """The widened block with what its owners hold in its halo."""
+    def fill(self, wide: Tensor) -> None:
+        """Puts what its owners hold into the halo of a widened block."""
         there = self._swap(wide, [[self._lent_part(wide, p) for p in each] for each in self._lent], self._borrowed)
-        filled = wide.clone()
         for planes, part in there:
-            self._borrowed_part(filled, planes).copy_(part)
-        return filled
+            self._borrowed_part(wide, planes).copy_(part)
 
     def returned(self, gradient: Tensor) -> Tensor:
         """The adjoint: what lies in the halo is added to where it came from, rank by rank, and the halo is zero."""
         parts = [[self._borrowed_part(gradient, p) for p in each] for each in self._borrowed]
         there = self._swap(gradient, parts, self._lent)
-        total = torch.zeros_like(gradient)
-        self.own(total).copy_(self.own(gradient))
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        total.narrow(self.dim, 0, self.slab.low).zero_()
+        total.narrow(self.dim, self.slab.low + self.slab.count, self.slab.high).zero_()
         for planes, part in there:
             self._lent_part(total, planes).add_(part)
         return total
@@ -129,13 +128,18 @@ class Exchange:
 
 class _Filled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, wide: Tensor, exchange: Exchange) -> Tensor:
+    def forward(ctx: Any, wide: Tensor, exchange: Exchange, in_place: bool) -> Tensor:
         ctx.exchange = exchange
-        return exchange.filled(wide)
+        if in_place:
+            ctx.mark_dirty(wide)
+        else:
+            wide = wide.clone(memory_format=torch.contiguous_format)
+        exchange.fill(wide)
+        return wide
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        return _Returned.apply(gradient, ctx.exchange), None
+        return _Returned.apply(gradient, ctx.exchange), None, None
 
 
 class _Returned(torch.autograd.Function):
@@ -146,14 +150,16 @@ class _Returned(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, wide: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        return _Filled.apply(wide, ctx.exchange), None
+        return _Filled.apply(wide, ctx.exchange, False), None
 
 
-def filled(wide: Tensor, exchanges: list[Exchange]) -> Tensor:
-    """A widened block with its halos along every cut axis."""
+def filled(wide: Tensor, exchanges: list[Exchange], in_place: bool) -> Tensor:
+    """A widened block with its halos along every cut axis. In place, where the caller allows it: then nobody else may
+    have use for the block, and no compiler is at work."""
     for exchange in exchanges:
         if not exchange.idle:
-            wide = _Filled.apply(wide, exchange)
+            wide = _Filled.apply(wide, exchange, in_place and not tracing())
+            in_place = True
     return wide
 
 

@@ -49,7 +49,7 @@ def perceive(x: Tensor, sharding: Sharding, filters: Tensor | None = None, *, ba
     if filters is not None and _trained(filters):
         (filters,) = (f.to(x.dtype) for f in shared([filters], sharding.groups))
     block = sharding.widened(1, 1)
-    wide = block.filled(block.widen(x))
+    wide = block.filled(block.widen(x), True)
     if block.lattice is None:
         vectors = len(sharding.lattice.neighbors) if filters is None else filters.shape[0]
         percepts = wide.new_zeros((*wide.shape[:-1], vectors * sharding.lattice.channels))
@@ -132,10 +132,10 @@ def rollout(
     ends = sorted({steps, *range(0, steps, chunk), *range(0, steps, trajectory_every or max(steps, 1))})
     tensors = _entered(parameters, sharding.groups)
     if drive is not None:
-        drive = block.filled(block.widen(drive))
+        drive = block.filled(block.widen(drive), True)
     if write_mask is not None:
         with torch.no_grad():
-            write_mask = block.filled(block.widen(write_mask.to(torch.uint8)[..., None]))[..., 0].bool()
+            write_mask = block.filled(block.widen(write_mask.to(torch.uint8)[..., None]), True)[..., 0].bool()
     wide = block.widen(x)
     running = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
     taken = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
@@ -149,7 +149,7 @@ def rollout(
         wide, running, taken = recomputed(run.segment, reached, wide, running, taken, write_mask, drive, *tensors)
         start = reached[-1]
         if trajectory_every and start % trajectory_every == 0:
-            kept.append(block.own(wide))
+            kept.append(block.own(wide).clone())  # the next exchange changes its halo in place
     state = block.own(wide).contiguous()
     if trajectory_every is None and tolerance is None:
         return state if steps else state.clone()
@@ -177,7 +177,8 @@ class _Run:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """From the first of the ends to the last, with an exchange before each chunk."""
         for start, end in pairwise(ends):
-            old = self.block.filled(wide)
+            ours = start > ends[0] or not torch.is_grad_enabled()  # a checkpoint keeps what the segment begins with
+            old = self.block.filled(wide, ours)
             new = self._steps(old, start, end, write_mask, drive, tensors)
             if self.options.tolerance is None:
                 wide = new
