@@ -154,8 +154,8 @@ def rollout(
             ``‖x' − x‖ ≤ tolerance · ‖x‖`` in the Euclidean norm over its cells and channels.
         backend: ``"auto"``, ``"native"``, ``"cuda"``, ``"triton"`` or ``"reference"``; ``"auto"`` takes the fastest
             that can, or the one that the variable ``CUBE_KERNELS_BACKEND`` names.
-        first_step, first_sample: where the fire mask's counting of steps and samples begins, below 2³¹. Calls that
-            count on with one seed are one rollout: ``steps=1, first_step=t`` is its step ``t``.
+        first_step, first_sample: where the fire mask's counting of steps and samples begins. Calls that count
+            on with one seed are one rollout: ``steps=1, first_step=t`` is its step ``t``.
 
     Returns:
         The last states, ``[B, D, H, W, C]``; with ``trajectory_every`` or ``tolerance`` a :class:`Rollout` of the

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cube_kernels.lattice import Lattice
 from cube_kernels.tables import constant
+from cube_kernels.value import check_positive
 
 WORD = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -23,7 +24,6 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 SEED_LIMIT = 2**63
 COUNT_LIMIT = 2**31
-"""Of the first step and the first sample: with those of a call they stay words."""
 
 
 def philox(
@@ -43,6 +43,17 @@ def philox(
 def threshold(fire_rate: float) -> int:
     """A cell fires if its word is below this: ``⌊fire_rate · 2³²⌋``, all of them at rate 1."""
     return int(fire_rate * 2**32)
+
+
+def check_counts(owner: str, steps: int, first_step: int, first_sample: int) -> list[int]:
+    """The last two, if what a call counts from them stays a word."""
+    first_step = check_positive(owner, "first_step", first_step, least=0)
+    first_sample = check_positive(owner, "first_sample", first_sample, least=0)
+    if first_step + steps > COUNT_LIMIT:
+        raise ValueError(f"{owner}: first_step is {first_step} and steps is {steps}; together they are at most 2^31")
+    if first_sample >= COUNT_LIMIT:
+        raise ValueError(f"{owner}: first_sample is {first_sample}; it must be below 2^31")
+    return [first_step, first_sample]
 
 
 @constant

@@ -12,6 +12,7 @@ from torch import Size, Tensor
 from cube_kernels.call import whole
 from cube_kernels.call.options import Options, Reached
 from cube_kernels.lattice import Lattice
+from cube_kernels.torch_internals import first_index
 from cube_kernels.update_rule import Rule, RuleParameters
 
 if TYPE_CHECKING:
@@ -40,11 +41,6 @@ def absorb(x: DTensor, lattice: Lattice) -> Tensor:
 def rollout(x: DTensor, parameters: RuleParameters, lattice: Lattice, rule: Rule, options: Options) -> Reached:
     """See :func:`cube_kernels.call.whole.rollout`."""
     spread = _Samples(x, "rollout")
-    if rule.fire_rate < 1 and spread.sharded:
-        raise ValueError(
-            f"rollout: fire_rate is {rule.fire_rate} and x is sharded over {x.device_mesh}; the fire mask counts the "
-            "samples of a process from 0: call it on x.to_local() with a seed for each process"
-        )
     state, trajectory, taken = whole.rollout(
         spread.of_each(x),
         RuleParameters(*(spread.of_all(p, n) for n, p in zip(RuleParameters._fields, parameters, strict=True))),
@@ -53,6 +49,7 @@ def rollout(x: DTensor, parameters: RuleParameters, lattice: Lattice, rule: Rule
         options._replace(
             drive=spread.of_each_or_all(options.drive, "drive"),
             write_mask=spread.of_each_or_all(options.write_mask, "write_mask"),
+            first_sample=options.first_sample + first_index(x, 0) if rule.fire_rate < 1 else 0,
         ),
     )
     return (

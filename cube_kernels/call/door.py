@@ -19,7 +19,7 @@ from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends import native
 from cube_kernels.backends.contract import BackendError, Call, Kernels, Schedule
 from cube_kernels.lattice import Lattice
-from cube_kernels.philox import COUNT_LIMIT, SEED_LIMIT
+from cube_kernels.philox import SEED_LIMIT, check_counts
 from cube_kernels.torch_internals import SPECIAL, dispatch_keys, is_zero_tensor
 from cube_kernels.update_rule import Rule, RuleParameters
 from cube_kernels.value import check_kind, check_positive
@@ -176,11 +176,9 @@ def _check_rollout(
 
 
 def check_schedule(schedule: Schedule, owner: str) -> None:
-    for name in ("steps", "checkpoint_every", "seed", "trajectory_every", "first_step", "first_sample"):
+    for name in ("steps", "checkpoint_every", "seed", "trajectory_every"):
         check_positive(owner, name, getattr(schedule, name), least=int(name == "checkpoint_every"))
-    for name in ("first_step", "first_sample"):
-        if getattr(schedule, name) >= COUNT_LIMIT:
-            raise ValueError(f"{owner}: {name} is {getattr(schedule, name)}; it must be below 2^31")
+    check_counts(owner, schedule.steps, schedule.first_step, schedule.first_sample)
     if schedule.seed >= SEED_LIMIT:
         raise ValueError(f"{owner}: seed is {schedule.seed}; it must be below 2^63")
     if math.isnan(schedule.tolerance):

@@ -10,7 +10,7 @@ import torch
 from torch import SymInt, Tensor
 
 from cube_kernels.backends.contract import Schedule
-from cube_kernels.philox import COUNT_LIMIT, SEED_LIMIT
+from cube_kernels.philox import SEED_LIMIT, check_counts
 from cube_kernels.update_rule import Rule
 from cube_kernels.value import check_positive, check_range
 
@@ -43,7 +43,7 @@ class Options(NamedTuple):
         made = _schedule if SymInt in (type(steps), type(checkpoint_every), type(trajectory_every)) else _known
         seedless = made(steps, checkpoint_every, trajectory_every, tolerance)
         if first != _FIRST:
-            first = [_count(name, number) for name, number in zip(self._fields[-2:], first, strict=True)]
+            first = check_counts("rollout", seedless.steps, *first)
         if seed is None:
             return seedless
         seed = check_positive("rollout", "seed", seed, least=0)
@@ -53,13 +53,6 @@ class Options(NamedTuple):
 
 
 _FIRST = [0, 0]
-
-
-def _count(name: str, number: int) -> int:
-    number = check_positive("rollout", name, number, least=0)
-    if number >= COUNT_LIMIT:
-        raise ValueError(f"rollout: {name} is {number}; it must be below 2^31")
-    return number
 
 
 def _schedule(

@@ -201,3 +201,32 @@ def test_a_time_constant_slows_a_leaky_cell():
     with torch.no_grad():
         layer.log_time_constant.fill_(math.log(4))
     torch.testing.assert_close(layer(x) - x, change / 4)
+
+
+@both
+def test_calls_that_count_on_are_one_rollout(backend):
+    """Steps one by one, and samples apart, draw what they draw together."""
+    layer = CubeLayer(Lattice((2, 3, 5), 4), Rule(hidden=6, fire_rate=0.5), 5, backend=backend).double()
+    torch.nn.init.normal_(layer.head_weight)
+    x = torch.randn(3, 2, 3, 5, 4, dtype=torch.float64)
+    together, stepped = layer(x, seed=7), x
+    for step in range(5):
+        stepped = layer(stepped, steps=1, seed=7, first_step=step)
+    torch.testing.assert_close(stepped, together)
+    torch.testing.assert_close(layer(x[1:], seed=7, first_sample=1), together[1:])
+    assert not torch.allclose(layer(x[1:], seed=7), together[1:])
+
+
+@pytest.mark.parametrize(
+    "counts, message",
+    [
+        ({"first_step": -1}, "first_step is -1; it must be at least 0"),
+        ({"first_step": 2**31 - 4}, r"first_step is 2147483644 and steps is 5; together they are at most 2\^31"),
+        ({"first_sample": 2**31}, r"first_sample is 2147483648; it must be below 2\^31"),
+        ({"first_sample": True}, "first_sample is True; it takes an integer"),
+    ],
+)
+def test_wrong_counts_are_refused(counts, message):
+    layer = CubeLayer(Lattice((2, 3, 5), 4), Rule(hidden=6, fire_rate=0.5), 5)
+    with pytest.raises((ValueError, TypeError), match=message):
+        layer(torch.zeros(1, 2, 3, 5, 4), seed=7, **counts)

@@ -133,7 +133,7 @@ def hidden_gradient(a, slope, d_heads, weights, unit, part, storage: tl.constexp
     return d_a * slope
 
 
-@triton.jit(do_not_specialize=["step", "first_step", "first_sample", "seed"])  # step 1 is no kernel of its own
+@triton.jit(do_not_specialize=["step", "drawn_step", "first_sample", "seed"])  # step 1 is no kernel of its own
 def step_gradient_kernel(
     state,
     drive,
@@ -159,8 +159,8 @@ def step_gradient_kernel(
     mask_stride: tl.int64,
     units: tl.int32,
     step: tl.int32,
-    first_step: tl.int32,
-    first_sample: tl.int32,
+    drawn_step: tl.int32,
+    first_sample,
     seed: tl.int64,
     fire_threshold: tl.int64,
     pace,
@@ -180,7 +180,7 @@ def step_gradient_kernel(
     perception: that is ``percept_gradient``. The drive's gradient and the partial sums grow."""
     inputs = Inputs(state, drive, write_mask, taken, retention, number, lifetime, offsets, pool, drive_stride, mask_stride)
     weights = Weights(bank, hidden_weight, hidden_bias, head_weight, head_bias, rate)
-    numbers = Numbers(units, step, first_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
+    numbers = Numbers(units, step, drawn_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
     storage: tl.constexpr = state.dtype.element_ty
     channel = tl.arange(0, plan.width)
     part = partials + tl.program_id(0).to(tl.int64) * plan.weights

@@ -59,9 +59,9 @@ class Steps:
         self.threshold, self.dead_value = (rule.alive.threshold, rule.alive.dead_value) if rule.alive else (0.0, 0.0)
         pace = rule.step_size if weights.rate is None else 1.0  # a leaky cell's rate holds the step size
         scale = 1 / rule.fire_rate if rule.fire_rescale else 1.0
+        self.first_step = schedule.first_step
         self.numbers = (
-            schedule.first_step,
-            schedule.first_sample,
+            schedule.first_sample or None,
             schedule.seed,
             philox.threshold(rule.fire_rate),
             pace * scale,
@@ -71,11 +71,24 @@ class Steps:
             self.dead_value,
         )
 
+    def moment(self, index: int) -> tuple[int, int]:
+        """The number of a step in the call, and in the fire mask."""
+        return index, self.first_step + index
+
     def step(self, x: Tensor, index: int, new: Tensor) -> Tensor | None:
         """Writes the new state; returns which cells lived, bytes ``[B, cells]``, if that was measured apart."""
         shape = self.automaton.lattice.shape
         launch_step(
-            self.rows, x, *self.tensors, new, *self.sizes, index, *self.numbers, self.rows, *shape, plan=self.plan
+            self.rows,
+            x,
+            *self.tensors,
+            new,
+            *self.sizes,
+            *self.moment(index),
+            *self.numbers,
+            self.rows,
+            *shape,
+            plan=self.plan,
         )
         if not self.plan.alive_after:
             return None
@@ -211,7 +224,7 @@ def _step_gradient(
         sums.drive,
         sums.weights,
         *steps.sizes,
-        index,
+        *steps.moment(index),
         *steps.numbers,
         steps.rows,
         *lattice.shape,

@@ -51,8 +51,8 @@ class Numbers(NamedTuple):
 
     units: Any  # of the hidden layer: no constant, so that the loop over their chunks is not unrolled
     step: Any
-    first_step: Any  # as the fire mask counts them
-    first_sample: Any
+    drawn_step: Any  # as the fire mask counts
+    first_sample: Any  # likewise; None for 0, which costs no register
     seed: Any
     fire_threshold: Any
     pace: Any
@@ -208,15 +208,17 @@ def fires(inputs, at, numbers, plan: tl.constexpr):
     """Which cells the fire mask lets change: see :mod:`cube_kernels.philox`."""
     if plan.fires:
         none = tl.zeros_like(at.cell)
-        step = none + (numbers.first_step + numbers.step)
-        sample = (numbers.first_sample + at.sample).to(tl.int32)
+        step = none + numbers.drawn_step
+        sample = at.sample
+        if numbers.first_sample is not None:
+            sample += numbers.first_sample
         if inputs.number is None:
-            words = tl.philox(numbers.seed, at.cell // 4, step, sample, none)
+            words = tl.philox(numbers.seed, at.cell // 4, step, sample.to(tl.int32), none)
             word = at.cell % 4
         else:
             number = tl.load(inputs.number + at.cell, mask=at.inside, other=0).to(tl.int64)
             block = number // 4
-            words = tl.philox(numbers.seed, block.to(tl.int32), step, sample, (block >> 32).to(tl.int32))
+            words = tl.philox(numbers.seed, block.to(tl.int32), step, sample.to(tl.int32), (block >> 32).to(tl.int32))
             word = (number % 4).to(tl.int32)
         drawn = tl.where(word < 2, tl.where(word == 0, words[0], words[1]), tl.where(word == 2, words[2], words[3]))
         return at.inside & (drawn.to(tl.int64) < numbers.fire_threshold)
@@ -259,7 +261,7 @@ def accepted(inputs, at, y, numbers, plan: tl.constexpr):
     return y
 
 
-@triton.jit(do_not_specialize=["step", "first_step", "first_sample", "seed"])  # step 1 is no kernel of its own
+@triton.jit(do_not_specialize=["step", "drawn_step", "first_sample", "seed"])  # step 1 is no kernel of its own
 def step_kernel(
     state,
     drive,
@@ -281,8 +283,8 @@ def step_kernel(
     mask_stride: tl.int64,
     units: tl.int32,
     step: tl.int32,
-    first_step: tl.int32,
-    first_sample: tl.int32,
+    drawn_step: tl.int32,
+    first_sample,
     seed: tl.int64,
     fire_threshold: tl.int64,
     pace,
@@ -301,7 +303,7 @@ def step_kernel(
     """The new states of a block of cells; where life is measured after the update too, before death."""
     inputs = Inputs(state, drive, write_mask, taken, retention, number, lifetime, offsets, pool, drive_stride, mask_stride)
     weights = Weights(bank, hidden_weight, hidden_bias, head_weight, head_bias, rate)
-    numbers = Numbers(units, step, first_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
+    numbers = Numbers(units, step, drawn_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     x = load_rows(state, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
     seeing, units_here = computed(inputs, at, numbers)

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from cube_kernels import CubeLayer, Lattice, Rule, perceive
@@ -78,6 +78,10 @@ def _distributed_tensors(rank: int) -> None:
         found.trajectory.to_local().square().sum().backward()
         assert spread.grad.placements == tuple(placements)
         close([spread.grad.full_tensor()], [x.grad])
+    # The samples of a lattice that stays whole are counted through, too.
+    parallel = distribute_module(deepcopy(layer), mesh["data"])
+    found = parallel(distribute_tensor(x.detach(), mesh["data"], [Shard(0)]), seed=3)
+    torch.testing.assert_close(found.full_tensor(), y.state)
     with pytest.raises(ValueError, match="sharded along its space over the ranks {}, but the lattice over"):
         sharded(distribute_tensor(x.detach(), mesh, [Replicate(), Replicate()]), seed=3)
     with pytest.raises(ValueError, match="{'H': "):
