@@ -15,6 +15,13 @@ def recomputed(function: Callable[..., Any], *arguments: Any) -> Any:
     to keep, and function transforms refuse the hooks of a checkpoint."""
     if transforming():
         return function(*arguments)
-    # To its end: ranks that share a lattice would stop at other exchanges, and wait for each other.
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def recomputed_to_the_end(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The same, but all of the function again, not until all is there that the backward pass needs: where it talks to
+    other processes, each would stop at another message."""
+    if transforming():
+        return function(*arguments)
     with set_checkpoint_early_stop(False):
-        return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return recomputed(function, *arguments)

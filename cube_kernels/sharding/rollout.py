@@ -18,7 +18,7 @@ from torch import Tensor
 from cube_kernels import functional
 from cube_kernels.automaton import bind
 from cube_kernels.call.options import Options, Rollout
-from cube_kernels.recompute import recomputed
+from cube_kernels.recompute import recomputed_to_the_end
 from cube_kernels.sharding.agreement import agree
 from cube_kernels.sharding.blocks import Sharding, WideBlock
 from cube_kernels.sharding.exchange import shared, talking
@@ -146,7 +146,8 @@ def rollout(
             reached.append(end)
             if end - start >= schedule.checkpoint_every or (trajectory_every and end % trajectory_every == 0):
                 break
-        wide, running, taken = recomputed(run.segment, reached, wide, running, taken, write_mask, drive, *tensors)
+        given = wide, running, taken, write_mask, drive, *tensors
+        wide, running, taken = recomputed_to_the_end(run.segment, reached, *given)
         start = reached[-1]
         if trajectory_every and start % trajectory_every == 0:
             kept.append(block.own(wide).clone())  # the next exchange changes its halo in place
