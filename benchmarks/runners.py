@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -94,7 +95,7 @@ def _serve(pipe: Connection, name: str, case: Case, job: str, threads: int) -> N
         if job == "peak":
             del results
             pipe.send(("results", []))
-            pipe.send(("bytes", _peak_bytes(program)))
+            pipe.send(("bytes", added_bytes(program.call)))
             return
         pipe.send(("results", [r.detach().float().numpy() for r in results]))
         while True:
@@ -111,13 +112,13 @@ def _status_bytes(field: str) -> int:
     return 1024 * int(match[1])
 
 
-def _peak_bytes(program: Program) -> int:
-    """Of the second call, so that compilation does not count, above what was resident before it."""
+def added_bytes(call: Callable[[], Any]) -> int:
+    """Resident memory at the peak of a call above what was resident before it. Linux only."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status_bytes("VmRSS")
-    program.call()
+    call()
     return _status_bytes("VmHWM") - before
 
 

@@ -73,8 +73,8 @@ class Exchange:
         slabs = [slab(sizes, rank, halo, periodic) for rank in range(len(sizes))]
         self.slab = slabs[self.rank]
         lent = [planes for each in slabs for planes in each.borrowed]
-        self._lent = [[p for p in lent if p.owner == self.rank and p.borrower == rank] for rank in range(len(sizes))]
-        self._borrowed = [[p for p in self.slab.borrowed if p.owner == rank] for rank in range(len(sizes))]
+        self.lent = [[p for p in lent if p.owner == self.rank and p.borrower == rank] for rank in range(len(sizes))]
+        self.borrowed = [[p for p in self.slab.borrowed if p.owner == rank] for rank in range(len(sizes))]
 
     @property
     def dim(self) -> int:
@@ -87,14 +87,14 @@ class Exchange:
 
     def fill(self, wide: Tensor) -> None:
         """Puts what its owners hold into the halo of a widened block."""
-        there = self._swap(wide, [[self._lent_part(wide, p) for p in each] for each in self._lent], self._borrowed)
+        there = self._swap(wide, [[self._lent_part(wide, p) for p in each] for each in self.lent], self.borrowed)
         for planes, part in there:
             self._borrowed_part(wide, planes).copy_(part)
 
     def returned(self, gradient: Tensor) -> Tensor:
         """The adjoint: what lies in the halo is added to where it came from, rank by rank, and the halo is zero."""
-        parts = [[self._borrowed_part(gradient, p) for p in each] for each in self._borrowed]
-        there = self._swap(gradient, parts, self._lent)
+        parts = [[self._borrowed_part(gradient, p) for p in each] for each in self.borrowed]
+        there = self._swap(gradient, parts, self.lent)
         total = gradient.clone(memory_format=torch.contiguous_format)
         total.narrow(self.dim, 0, self.slab.low).zero_()
         total.narrow(self.dim, self.slab.low + self.slab.count, self.slab.high).zero_()
