@@ -160,6 +160,7 @@ struct BackwardCall {
   const int64_t* taken;             // null: all steps
   const void* result_gradient;      // [batch, cells, channels]
   const void* trajectory_gradient;  // like the trajectory; null for zero
+  Storage gradient_storage;         // of the first and of the next
   void* state_gradient;
   void* drive_gradient;  // like the drive
   RuleGradients gradients;

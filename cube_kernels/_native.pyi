@@ -91,6 +91,7 @@ class Plan:
     ) -> None: ...
     def backward(
         self,
+        gradient_storage: str,
         isa: str,
         schedule: Schedule,
         state: Tensor,

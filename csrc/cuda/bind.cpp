@@ -54,7 +54,7 @@ class CudaPlan : public cube::BoundPlan {
     cube::launch_backward(
         plan_, tables_->at(tables),
         {schedule, cube::rule_weights(weights), state, drive, write_mask, checkpoints, taken, result_gradient,
-         trajectory_gradient, state_gradient, drive_gradient, cube::rule_gradients(weight_gradients)},
+         trajectory_gradient, schedule.storage, state_gradient, drive_gradient, cube::rule_gradients(weight_gradients)},
         execution);
   }
 

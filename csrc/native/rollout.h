@@ -18,17 +18,23 @@ struct Sample {
   int64_t size() const { return plan.cells * plan.channels; }
   // Into and out of the padded layout: the range's cells of the sample in slice `slice` of [slices, batch, ...].
   void read(const void* from, int64_t slice, const CellRange& range, T* to) const {
-    decode_rows<T>(schedule.storage, at(from, slice, range), range.end - range.begin, plan.channels,
+    read(schedule.storage, from, slice, range, to);
+  }
+  void read(Storage storage, const void* from, int64_t slice, const CellRange& range, T* to) const {
+    decode_rows<T>(storage, at(storage, from, slice, range), range.end - range.begin, plan.channels,
                    to + range.begin * stride, stride);
   }
   void write(const T* from, void* to, int64_t slice, const CellRange& range) const {
-    encode_rows<T>(schedule.storage, from + range.begin * stride, range.end - range.begin, plan.channels,
-                   const_cast<void*>(at(to, slice, range)), stride);
+    write(from, schedule.storage, to, slice, range);
+  }
+  void write(const T* from, Storage storage, void* to, int64_t slice, const CellRange& range) const {
+    encode_rows<T>(storage, from + range.begin * stride, range.end - range.begin, plan.channels,
+                   const_cast<void*>(at(storage, to, slice, range)), stride);
   }
   void add(const void* from, int64_t slice, const CellRange& range, T* to) const {
     Buffer<T> row(plan.channels);
     for (int64_t cell = range.begin; cell < range.end; ++cell) {
-      decode<T>(schedule.storage, at(from, slice, {cell, cell + 1}), plan.channels, row);
+      decode<T>(schedule.storage, at(schedule.storage, from, slice, {cell, cell + 1}), plan.channels, row);
       for (int64_t c = 0; c < plan.channels; ++c) to[cell * stride + c] += row[c];
     }
   }
@@ -45,8 +51,8 @@ struct Sample {
   }
 
  private:
-  const void* at(const void* base, int64_t slice, const CellRange& range) const {
-    return element(schedule.storage, base, (slice * schedule.batch + index) * size() + range.begin * plan.channels);
+  const void* at(Storage storage, const void* base, int64_t slice, const CellRange& range) const {
+    return element(storage, base, (slice * schedule.batch + index) * size() + range.begin * plan.channels);
   }
 };
 
@@ -191,7 +197,8 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
   const List<Buffer<uint8_t>> lives(split.crews, can_die ? segment * plan.cells : 0);
   const List<KeptRows<T>> kept_rows(split.crews, plan, layout, larger(segment - unreplayed, 0));
   // The first step back reads the caller's gradient, the last one writes it, where it is laid out as ours are.
-  const bool reads = task.lies_like_the_caller && call.trajectory_gradient == nullptr;
+  const bool alike = storage_bytes(call.gradient_storage) == sizeof(T) && layout.stride == plan.channels;
+  const bool reads = alike && call.trajectory_gradient == nullptr;
   const int64_t between = reads ? smaller(2, larger(schedule.steps - 1, 0)) : 2;
   const List<CellRows<T>> state_gradients(split.crews, between, plan.cells, layout.stride);
   const List<CellRows<T>> percept_gradients(split.crews, 1, plan.cells, layout.percepts);
@@ -230,9 +237,9 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
       if (reads) {
         gradient = static_cast<const T*>(call.result_gradient) + index * sample.size();
       } else {
-        sample.read(call.result_gradient, 0, range, gradients.at(0));
+        sample.read(call.gradient_storage, call.result_gradient, 0, range, gradients.at(0));
       }
-      T* const result = task.lies_like_the_caller ? static_cast<T*>(call.state_gradient) + index * sample.size() : nullptr;
+      T* const result = alike ? static_cast<T*>(call.state_gradient) + index * sample.size() : nullptr;
       // The states of the trajectory from the last step on are the result.
       for (int64_t slice = every > 0 ? larger(1, (steps + every - 1) / every) : 1;
            every > 0 && slice <= schedule.steps / every; ++slice) {
@@ -290,7 +297,7 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
         }
         segment_end = start;
       }
-      if (gradient != result) sample.write(gradient, call.state_gradient, 0, range);
+      if (gradient != result) sample.write(gradient, call.gradient_storage, call.state_gradient, 0, range);
       if (plan.drive > 0 && !schedule.shared_drive) {
         encode<T>(schedule.storage, drive_gradient + range.begin * plan.drive, (range.end - range.begin) * plan.drive,
                   element(schedule.storage, call.drive_gradient, (sample.drive_start() + range.begin) * plan.drive));

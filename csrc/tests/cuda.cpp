@@ -178,6 +178,7 @@ class Problem {
                              took,
                              result_gradient.data(),
                              trajectory_gradient.data(),
+                             storage_,
                              state_gradient.data(),
                              drive_gradient.data(),
                              {gradients[0].data(), gradients[1].data(), gradients[2].data(), gradients[3].data(),

@@ -135,6 +135,7 @@ class Problem {
                               results.taken.empty() ? nullptr : results.taken.data(),
                               result_gradient_.data(),
                               trajectory_gradient_.empty() ? nullptr : trajectory_gradient_.data(),
+                              Storage::float64,
                               g[state].data(),
                               g[drive].data(),
                               {g[bank].data(), g[hidden_weight].data(), g[hidden_bias].data(), g[head_weight].data(),

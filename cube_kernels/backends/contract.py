@@ -106,7 +106,8 @@ class Kernels(Backend, Protocol):
         Args:
             call: as :meth:`forward` had it.
             checkpoints, taken: what it gave back.
-            state_gradient: ``[B, D, H, W, C]``, of the last states.
+            state_gradient: ``[B, D, H, W, C]``, of the last states, in their dtype, or in float32 where that is
+                narrower; so is the gradient of the first states.
             trajectory_gradient: ``[kept, B, D, H, W, C]``; None for zeros.
         """
 
@@ -131,10 +132,10 @@ def empty_outputs(x: Tensor, schedule: Schedule, keep_checkpoints: bool) -> Outp
     )
 
 
-def empty_gradients(call: Call) -> Gradients:
-    """Memory for the gradients of a call, to be written."""
+def empty_gradients(call: Call, dtype: torch.dtype) -> Gradients:
+    """Memory for the gradients of a call, that of the states in this dtype, to be written."""
     return Gradients(
-        torch.empty_like(call.x),
+        torch.empty_like(call.x, dtype=dtype),
         StepWeights(*[None if w is None else torch.empty_like(w) for w in call.weights]),
         None if call.drive is None else torch.empty_like(call.drive),
     )

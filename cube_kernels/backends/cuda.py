@@ -166,14 +166,15 @@ def backward(
     trajectory_gradient: Tensor | None,
 ) -> Gradients:
     """See :class:`cube_kernels.backends.contract.Kernels`."""
+    wanted, state_gradient = state_gradient.dtype, state_gradient.to(call.x.dtype)
     x, state_gradient, trajectory_gradient = map(_aligned, (call.x, state_gradient, trajectory_gradient))
     call = call._replace(x=x)
-    gradients = empty_gradients(call)
+    gradients = empty_gradients(call, x.dtype)
     plan, plain, arguments = _begin(call)
     scratch = _scratch(x, plan.backward_scratch_bytes(plain, _limits(_module(), x.device.index or 0)))
     given = checkpoints, taken, state_gradient, trajectory_gradient
     plan.backward(_execution(x.device, scratch), *arguments, *given, *gradients)
-    return gradients
+    return gradients._replace(state=gradients.state.to(wanted))
 
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None) -> Tensor:

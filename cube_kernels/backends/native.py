@@ -163,9 +163,9 @@ def backward(
     trajectory_gradient: Tensor | None,
 ) -> Gradients:
     """See :class:`cube_kernels.backends.contract.Kernels`."""
-    gradients = empty_gradients(call)
+    gradients = empty_gradients(call, state_gradient.dtype)
     given = checkpoints, taken, state_gradient, trajectory_gradient
-    plan(call.automaton).backward(*_begin(call), *given, *gradients)
+    plan(call.automaton).backward(STORAGE[state_gradient.dtype], *_begin(call), *given, *gradients)
     return gradients
 
 

@@ -20,7 +20,7 @@ from cube_kernels.update_rule import Rule, RuleParameters
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None, backend: str) -> Tensor:
     """See :func:`cube_kernels.perceive`."""
-    narrow = _autocast_dtype(x) if autocasting() else None
+    narrow = autocast_dtype(x) if autocasting() else None
     if narrow is not None:
         x, filters = x.to(narrow), None if filters is None else filters.to(narrow)
     kind = door.look_at_perception(PERCEIVE.name, lattice, x, filters)
@@ -44,7 +44,7 @@ def rollout(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule,
     automaton = bind(lattice, rule)
     schedule = options.schedule(rule)
     drive, write_mask = options.drive, options.write_mask
-    narrow = _autocast_dtype(x) if autocasting() else None
+    narrow = autocast_dtype(x) if autocasting() else None
     if narrow is not None:
         x, drive, *rest = (None if t is None else t.to(narrow) for t in (x, drive, *parameters))  # type: ignore[assignment]
         parameters = RuleParameters(*rest)
@@ -61,8 +61,8 @@ def rollout(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule,
     return result[:3]
 
 
-def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Under autocast, the dtype that a call's tensors are cast to, unless they are float64: a rule is matrix
     products."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if x.dtype is not torch.float64 and autocasts(device) else None
+    return torch.getautocast_dtype(device) if x.dtype is not torch.float64 and autocasts(device) else None

@@ -154,10 +154,21 @@ class WideBlock:
             margins[at : at + 2] = exchange.slab.low, exchange.slab.high
         return F.pad(block, margins)
 
-    def filled(self, wide: Tensor, in_place: bool) -> Tensor:
-        """With the halos of the neighbors' blocks; differentiable any number of times. See
-        :func:`cube_kernels.sharding.exchange.filled`."""
-        return filled(wide, self.exchanges, in_place)
+    def filled(self, wide: Tensor) -> Tensor:
+        """With the halos of the neighbors' blocks; differentiable any number of times."""
+        return filled(wide, self.exchanges)
+
+    def fill(self, wide: Tensor) -> None:
+        """The same in place, without gradients."""
+        for exchange in self.exchanges:
+            if not exchange.idle:
+                exchange.fill(wide)
+
+    def give_back(self, gradient: Tensor) -> None:
+        """Its adjoint, in place."""
+        for exchange in reversed(self.exchanges):
+            if not exchange.idle:
+                exchange.give_back(gradient)
 
     def own(self, wide: Tensor) -> Tensor:
         """The block without its halos."""

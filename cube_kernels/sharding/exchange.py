@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cube_kernels.sharding.cuts import Planes, slab
-from cube_kernels.torch_internals import all_reduce, all_to_all, default_store, timeout_of, tracing
+from cube_kernels.torch_internals import all_reduce, all_to_all, default_store, timeout_of
 
 
 class PeerError(RuntimeError):
@@ -91,16 +91,15 @@ class Exchange:
         for planes, part in there:
             self._borrowed_part(wide, planes).copy_(part)
 
-    def returned(self, gradient: Tensor) -> Tensor:
-        """The adjoint: what lies in the halo is added to where it came from, rank by rank, and the halo is zero."""
+    def give_back(self, gradient: Tensor) -> None:
+        """The adjoint of :meth:`fill`: what lies in the halo is added to where it came from, rank by rank, and the halo
+        becomes zero."""
         parts = [[self._borrowed_part(gradient, p) for p in each] for each in self.borrowed]
         there = self._swap(gradient, parts, self.lent)
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        total.narrow(self.dim, 0, self.slab.low).zero_()
-        total.narrow(self.dim, self.slab.low + self.slab.count, self.slab.high).zero_()
+        gradient.narrow(self.dim, 0, self.slab.low).zero_()
+        gradient.narrow(self.dim, self.slab.low + self.slab.count, self.slab.high).zero_()
         for planes, part in there:
-            self._lent_part(total, planes).add_(part)
-        return total
+            self._lent_part(gradient, planes).add_(part)
 
     def _lent_part(self, wide: Tensor, planes: Planes) -> Tensor:
         return wide.narrow(self.dim, self.slab.low + planes.owned, planes.count)
@@ -128,38 +127,35 @@ class Exchange:
 
 class _Filled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, wide: Tensor, exchange: Exchange, in_place: bool) -> Tensor:
+    def forward(ctx: Any, wide: Tensor, exchange: Exchange) -> Tensor:
         ctx.exchange = exchange
-        if in_place:
-            ctx.mark_dirty(wide)
-        else:
-            wide = wide.clone(memory_format=torch.contiguous_format)
-        exchange.fill(wide)
-        return wide
+        filled = wide.clone(memory_format=torch.contiguous_format)
+        exchange.fill(filled)
+        return filled
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        return _Returned.apply(gradient, ctx.exchange), None, None
+        return _GivenBack.apply(gradient, ctx.exchange), None
 
 
-class _Returned(torch.autograd.Function):
+class _GivenBack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, exchange: Exchange) -> Tensor:
         ctx.exchange = exchange
-        return exchange.returned(gradient)
+        given_back = gradient.clone(memory_format=torch.contiguous_format)
+        exchange.give_back(given_back)
+        return given_back
 
     @staticmethod
     def backward(ctx: Any, wide: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        return _Filled.apply(wide, ctx.exchange, False), None
+        return _Filled.apply(wide, ctx.exchange), None
 
 
-def filled(wide: Tensor, exchanges: list[Exchange], in_place: bool) -> Tensor:
-    """A widened block with its halos along every cut axis. In place, where the caller allows it: then nobody else may
-    have use for the block, and no compiler is at work."""
+def filled(wide: Tensor, exchanges: list[Exchange]) -> Tensor:
+    """A widened block with its halos along every cut axis."""
     for exchange in exchanges:
         if not exchange.idle:
-            wide = _Filled.apply(wide, exchange, in_place and not tracing())
-            in_place = True
+            wide = _Filled.apply(wide, exchange)
     return wide
 
 

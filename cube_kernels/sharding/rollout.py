@@ -7,8 +7,6 @@ repeats the exchanges of a segment, and its steps.
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,12 +15,17 @@ from torch import Tensor
 
 from cube_kernels import functional
 from cube_kernels.automaton import bind
+from cube_kernels.backends import reference
+from cube_kernels.call import door
+from cube_kernels.call.dispatch import KERNELS, choose
 from cube_kernels.call.options import Options, Rollout
-from cube_kernels.recompute import recomputed_to_the_end
+from cube_kernels.call.whole import autocast_dtype
+from cube_kernels.sharding import by_autograd, by_kernels
 from cube_kernels.sharding.agreement import agree
-from cube_kernels.sharding.blocks import Sharding, WideBlock
-from cube_kernels.sharding.exchange import shared, talking
-from cube_kernels.torch_internals import all_reduce
+from cube_kernels.sharding.blocks import Sharding
+from cube_kernels.sharding.course import Course
+from cube_kernels.sharding.exchange import shared
+from cube_kernels.torch_internals import autocasting, transforming
 from cube_kernels.update_rule import Rule, RuleParameters
 from cube_kernels.value import check_positive
 
@@ -49,11 +52,11 @@ def perceive(x: Tensor, sharding: Sharding, filters: Tensor | None = None, *, ba
     if filters is not None and _trained(filters):
         (filters,) = (f.to(x.dtype) for f in shared([filters], sharding.groups))
     block = sharding.widened(1, 1)
-    wide = block.filled(block.widen(x), True)
+    wide = block.filled(block.widen(x))
     if block.lattice is None:
         vectors = len(sharding.lattice.neighbors) if filters is None else filters.shape[0]
         percepts = wide.new_zeros((*wide.shape[:-1], vectors * sharding.lattice.channels))
-        return block.own(percepts + _nothing([wide, filters]))
+        return block.own(percepts + by_autograd.nothing([wide, filters]))
     return block.own(functional.perceive(wide, block.lattice, filters, backend=backend))
 
 
@@ -126,123 +129,66 @@ def rollout(
     }
     agree(said | _mode(), sharding.groups, x.device)
 
+    if autocasting():
+        x, parameters, drive = _autocast(x, parameters, drive)
     chunk = 1 if tolerance is not None else every
     block = sharding.widened(chunk, rings)
-    run = _Run(block, rule, options, sharding.groups)
-    ends = sorted({steps, *range(0, steps, chunk), *range(0, steps, trajectory_every or max(steps, 1))})
-    tensors = _entered(parameters, sharding.groups)
+    course = Course(block, rule, options, chunk, schedule.checkpoint_every, sharding.groups)
+    entered = _entered(parameters, sharding.groups)
     if drive is not None:
-        drive = block.filled(block.widen(drive), True)
+        drive = block.filled(block.widen(drive))
     if write_mask is not None:
         with torch.no_grad():
-            write_mask = block.filled(block.widen(write_mask.to(torch.uint8)[..., None]), True)[..., 0].bool()
-    wide = block.widen(x)
-    running = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
-    taken = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-    kept, start = [], 0
-    while start < steps:
-        reached = [start]
-        for end in ends[ends.index(start) + 1 :]:
-            reached.append(end)
-            if end - start >= schedule.checkpoint_every or (trajectory_every and end % trajectory_every == 0):
-                break
-        given = wide, running, taken, write_mask, drive, *tensors
-        wide, running, taken = recomputed_to_the_end(run.segment, reached, *given)
-        start = reached[-1]
-        if trajectory_every and start % trajectory_every == 0:
-            kept.append(block.own(wide).clone())  # the next exchange changes its halo in place
-    state = block.own(wide).contiguous()
+            write_mask = block.filled(block.widen(write_mask.to(torch.uint8)[..., None]))[..., 0].bool()
+    if transforming() or choose(backend, sharding.lattice, rule, x.dtype, x.device) is reference:
+        state, kept, taken = by_autograd.rollout(course, x, write_mask, drive, entered)
+    else:
+        narrow = RuleParameters(*(None if p is None else p.to(x.dtype) for p in entered))
+        job = _job(course, narrow, x, drive, write_mask)
+        weights = bind(sharding.lattice, rule).step_weights(narrow, x)
+        state, kept, taken = by_kernels.rollout(job, x, write_mask, drive, weights)
+    state = state.contiguous() if steps else state.clone()
     if trajectory_every is None and tolerance is None:
-        return state if steps else state.clone()
+        return state
     if tolerance is None:
         taken = torch.full_like(taken, steps)
     trajectory = torch.stack(kept) if kept else state.new_empty((0, *state.shape))
     return Rollout(state, trajectory if trajectory_every else None, taken)
 
 
-class _Run:
-    """All of a rollout but its tensors."""
-
-    def __init__(self, block: WideBlock, rule: Rule, options: Options, groups: list[dist.ProcessGroup]) -> None:
-        self.block, self.rule, self.options, self.groups = block, rule, options, groups
-
-    def segment(
-        self,
-        ends: list[int],
-        wide: Tensor,
-        running: Tensor,
-        taken: Tensor,
-        write_mask: Tensor | None,
-        drive: Tensor | None,
-        *tensors: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """From the first of the ends to the last, with an exchange before each chunk."""
-        for start, end in pairwise(ends):
-            ours = start > ends[0] or not torch.is_grad_enabled()  # a checkpoint keeps what the segment begins with
-            old = self.block.filled(wide, ours)
-            new = self._steps(old, start, end, write_mask, drive, tensors)
-            if self.options.tolerance is None:
-                wide = new
-                continue
-            wide = torch.where(running[:, None, None, None, None], new, old)
-            taken = taken + running
-            running = running & ~self._converged(old.detach(), wide.detach())
-        return wide, running, taken
-
-    def _steps(
-        self,
-        wide: Tensor,
-        start: int,
-        end: int,
-        write_mask: Tensor | None,
-        drive: Tensor | None,
-        tensors: tuple[Tensor | None, ...],
-    ) -> Tensor:
-        if self.block.lattice is None:
-            return wide + _nothing([wide, drive, *tensors])
-        result: Tensor = functional.rollout(
-            wide,
-            RuleParameters(*(None if t is None else t.to(wide.dtype) for t in tensors)),
-            self.block.lattice,
-            self.rule,
-            steps=end - start,
-            drive=drive,
-            write_mask=write_mask,
-            seed=self.options.seed,
-            checkpoint_every=1,  # these states are kept for the backward pass of a segment alone
-            backend=self.options.backend,
-            first_step=self.options.first_step + start,
-            first_sample=self.options.first_sample,
-        )
-        return result
-
-    def _converged(self, before: Tensor, after: Tensor) -> Tensor:
-        """Which samples the step changed by no more than the tolerance, over the whole lattice; a sample with a NaN
-        did not."""
-        before, after = (self.block.own(t).flatten(1).double() for t in (before, after))
-        sums = torch.stack([(after - before).square().sum(1), before.square().sum(1)])
-        for group in self.groups:
-            with talking(group, "measuring how far a step went"):
-                sums = all_reduce(sums, "sum", group)
-        change, size = sums.sqrt()
-        return change <= (self.options.tolerance or 0.0) * size
+def _job(
+    course: Course, parameters: RuleParameters, x: Tensor, drive: Tensor | None, write_mask: Tensor | None
+) -> by_kernels.Job:
+    """Raises as :func:`cube_kernels.rollout` does where the tensors or the backend do not fit the block."""
+    lattice, rule, backend = course.block.lattice, course.rule, course.options.backend
+    if lattice is None:
+        return by_kernels.Job(course, None, None)
+    automaton = bind(lattice, rule)
+    door.check_given(x.new_empty((x.shape[0], *lattice.state_shape)), parameters, automaton, drive, write_mask)
+    chosen = choose(backend, lattice, rule, x.dtype, x.device)
+    return by_kernels.Job(course, KERNELS[chosen.name], automaton)
 
 
-def _entered(parameters: RuleParameters, groups: list[dist.ProcessGroup]) -> list[Tensor | None]:
+def _autocast(
+    x: Tensor, parameters: RuleParameters, drive: Tensor | None
+) -> tuple[Tensor, RuleParameters, Tensor | None]:
+    """As :func:`cube_kernels.rollout` does under autocast."""
+    narrow = autocast_dtype(x)
+    if narrow is None:
+        return x, parameters, drive
+    cast = (None if p is None else p.to(narrow) for p in parameters)
+    return x.to(narrow), RuleParameters(*cast), None if drive is None else drive.to(narrow)
+
+
+def _entered(parameters: RuleParameters, groups: list[dist.ProcessGroup]) -> RuleParameters:
     """The parameters; those that are trained as one that all ranks share."""
     trained = [p for p in parameters if p is not None and _trained(p)]
     entered = iter(shared(trained, groups) if trained else ())
-    return [next(entered) if p is not None and _trained(p) else p for p in parameters]
+    return RuleParameters(*(next(entered) if p is not None and _trained(p) else p for p in parameters))
 
 
 def _trained(tensor: Tensor) -> bool:
     return torch.is_grad_enabled() and tensor.requires_grad
-
-
-def _nothing(tensors: list[Tensor | None]) -> Any:
-    """Zero, which depends on the tensors: a rank without cells goes backward through what the others do. The product
-    keeps a factor, so that its checkpoint is computed again as theirs are."""
-    return sum(((t * t.new_zeros(())).sum() for t in tensors if t is not None), start=0.0)
 
 
 def _mode() -> dict[str, Any]:

@@ -189,7 +189,7 @@ def backward(
                     gradient += trajectory_gradient[(index + 1) // every - 1]
                 _step_gradient(steps, states.pop(), lives.pop(), index, gradient, percept_gradient, sums)
         drive_gradient = _drive_gradient(sums.drive, drive)
-        return Gradients(gradient.to(x.dtype), _weight_gradients(sums, weights, plan), drive_gradient)
+        return Gradients(gradient.to(state_gradient.dtype), _weight_gradients(sums, weights, plan), drive_gradient)
 
 
 def _replay(steps: Steps, first: Tensor, start: int, end: int) -> tuple[list[Tensor], list[Tensor | None]]:

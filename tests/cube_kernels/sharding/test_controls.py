@@ -6,16 +6,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from cube_kernels import Alive, Lattice, Rule, RuleParameters, functional, rollout
+from cube_kernels import Alive, Lattice, Rule, RuleParameters, rollout
 from cube_kernels import sharding as shared
-from cube_kernels.sharding import Sharding, blocks
+from cube_kernels.backends.contract import Schedule
+from cube_kernels.sharding import Sharding, blocks, by_kernels
 from tests.cube_kernels.sharding.cases import UNEVEN, Case, deep, wrong
 from tests.cube_kernels.sharding.ranks import on_ranks
 
-retention, places, steps, exchange = (
-    Lattice.axis_retention, Lattice.axis_places, functional.rollout, blocks.Exchange
-)  # fmt: skip
-widened = Sharding.widened
+retention, exchange, widened = Lattice.axis_retention, blocks.Exchange, Sharding.widened
 
 FIRES = Rule(hidden=12, fire_rate=0.5)
 # Each mistake: what is put in whose place, and the case that must find it. No two share a lattice, whose tables stay.
@@ -38,7 +36,7 @@ MISTAKES = {
         Case(deep(8), FIRES, 2, options={"seed": 1}),
     ),
     "steps that begin anew": (
-        functional, "rollout", lambda *given, first_step=0, **named: steps(*given, **named),
+        by_kernels, "Schedule", lambda *numbers: Schedule(*numbers[:-2], 0, numbers[-1]),
         Case(deep(9), FIRES, 2, options={"seed": 1}),
     ),
 }  # fmt: skip
