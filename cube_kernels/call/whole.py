@@ -65,4 +65,4 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Under autocast, the dtype that a call's tensors are cast to, unless they are float64: a rule is matrix
     products."""
     device = x.device.type
-    return torch.getautocast_dtype(device) if x.dtype is not torch.float64 and autocasts(device) else None
+    return torch.get_autocast_dtype(device) if x.dtype is not torch.float64 and autocasts(device) else None
