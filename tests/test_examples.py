@@ -1,6 +1,7 @@
 """The examples run, small."""
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def test_a_cell_of_ones_own_grows_beyond_its_seed(monkeypatch, capsys):
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 32
     assert sum(character not in " ." for row in rows for character in row) > 3 * 8 * 8
+
+
+def test_two_processes_share_a_lattice_and_learn():
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ["--size", "12", "--steps", "8", "--iterations", "20"]
+    done = subprocess.run([*launch, EXAMPLES / "sharded_3d.py", *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    losses = [float(line.split()[2]) for line in done.stdout.splitlines()]
+    assert len(losses) == 10, done.stdout
+    assert losses[-1] < losses[0], done.stdout
 
 
 @pytest.fixture

@@ -89,11 +89,13 @@ class Sharding:
             Cut(name, ranks, lattice.shape[AXES.find(name)], sizes.get(name)) for name, ranks in sorted(axes.items())
         ]
         self.groups = [cut.group for cut in self.cuts]
-        shape = list(lattice.shape)
+        shape, starts = list(lattice.shape), [0, 0, 0]
         for cut in self.cuts:
-            shape[cut.axis] = cut.count
+            shape[cut.axis], starts[cut.axis] = cut.count, cut.first
         self.block_shape = tuple(shape)
         """Cells of this rank's block along each axis."""
+        self.ranges = tuple(zip(starts, shape, strict=True))
+        """Of each axis, the first cell of the block in the whole lattice, and how many it has."""
         self._widened: dict[tuple[int, int], WideBlock] = {}
 
     def take(self, tensor: Tensor, dim: int = 1) -> Tensor:
