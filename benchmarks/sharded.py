@@ -10,6 +10,7 @@ before.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import multiprocessing
@@ -30,14 +31,15 @@ from cube_kernels import CubeLayer, Lattice, Rule
 from cube_kernels.sharding import ShardedCubeLayer
 
 RANKS = 2
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 TURNS = 7
 HALF, SHARED, WHOLE = "the half alone", "the half, shared", "the whole in one process"
 
 
 @dataclass
 class Job:
-    """What is run: ``size``³ cells of ``channels``, a rule of 128 hidden units, ``steps``, ``every`` of them between two
-    exchanges; with the backward pass, or without."""
+    """What is run: ``size``³ cells of ``channels``, a rule of 128 hidden units, ``steps``, ``every`` of them between
+    two exchanges; with the backward pass, or without."""
 
     size: int
     channels: int
@@ -87,13 +89,16 @@ def counted(job: Job, shared: ShardedCubeLayer) -> dict[str, float]:
     (exchange,) = block.exchanges
     assert block.lattice is not None
     planes = sum(min(job.every, lifetime) for lifetime in block.lattice.axis_lifetimes(0, 1))
-    own = exchange.slab.count * job.every
+    own = exchange.slab.thickness * job.every
     plane_bytes = job.size * job.size * job.channels * 4
-    sent = sum(planes.count for each in exchange.lent for planes in each) * plane_bytes
+    sent = sum(planes.thickness for each in exchange.lent for planes in each) * plane_bytes
     return {"computed twice": planes / own - 1, "sent": sent * math.ceil(job.steps / job.every) / 1e6}
 
 
 def _peak(rank: int, job: Job) -> int:
+    # Blocks that are freed go back to the system at once: glibc would keep those below 32 MiB, a half's and not the
+    # whole's, in a heap with holes.
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
     layer, shared = job.layers()
     x = torch.randn(1, *(layer.lattice.shape if shared is None else shared.sharding.block_shape), job.channels)
     job.call(layer if shared is None else shared, x)  # what is imported and made once does not count
@@ -126,16 +131,21 @@ def time_row(job: Job) -> dict[str, Any]:
     """Prints and returns the row of one job."""
     ranks = on_ranks(_timed, RANKS, job)
     medians = {
-        name: [statistics.median(rank["samples"][name][i][clock] for rank in ranks for i in range(TURNS)) for clock in (0, 1)]
+        name: [
+            statistics.median(rank["samples"][name][i][clock] for rank in ranks for i in range(TURNS))
+            for clock in (0, 1)
+        ]
         for name in (HALF, SHARED)
     }
     ratios = [
-        shared[0] / half[0] for rank in ranks for half, shared in zip(*(rank["samples"][n] for n in (HALF, SHARED)), strict=True)
+        shared[0] / half[0]
+        for rank in ranks
+        for half, shared in zip(*(rank["samples"][n] for n in (HALF, SHARED)), strict=True)
     ]
     (cpu, wall), (shared_cpu, shared_wall) = medians[HALF], medians[SHARED]
     print(
-        f"{job}\n  a rank's CPU seconds: {cpu:.3f} alone, {shared_cpu:.3f} shared: {statistics.median(ratios):.2f} times "
-        f"({min(ratios):.2f} to {max(ratios):.2f}); by the clock {wall:.3f} and {shared_wall:.3f}\n"
+        f"{job}\n  a rank's CPU seconds: {cpu:.3f} alone, {shared_cpu:.3f} shared: "
+        f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f}); by the clock {wall:.3f} and {shared_wall:.3f}\n"
         f"  of its cells computed twice: {ranks[0]['computed twice']:.1%}; sent forward: {ranks[0]['sent']:.1f} MB",
         flush=True,
     )

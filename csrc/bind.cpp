@@ -79,17 +79,15 @@ class NativePlan : public cube::BoundPlan {
   }
 
   void backward(const std::string& gradient_storage, const std::string& isa, const cube::Schedule& schedule,
-                TensorAddress state,
-                const WeightAddresses& weights, TensorAddress drive, TensorAddress write_mask,
+                TensorAddress state, const WeightAddresses& weights, TensorAddress drive, TensorAddress write_mask,
                 TensorAddress checkpoints, TensorAddress taken, TensorAddress result_gradient,
                 TensorAddress trajectory_gradient, TensorAddress state_gradient,
                 const WeightAddresses& weight_gradients, TensorAddress drive_gradient) const {
     const cube::Functions& functions = functions_for(isa, schedule.storage);
     py::gil_scoped_release unlocked;
-    functions.backward(
-        plan_, {schedule, cube::rule_weights(weights), state, drive, write_mask, checkpoints, taken, result_gradient,
-                trajectory_gradient, cube::named<cube::Storage>(gradient_storage), state_gradient, drive_gradient,
-                cube::rule_gradients(weight_gradients)});
+    functions.backward(plan_, {schedule, cube::rule_weights(weights), state, drive, write_mask, checkpoints, taken,
+                               result_gradient, trajectory_gradient, cube::named<cube::Storage>(gradient_storage),
+                               state_gradient, drive_gradient, cube::rule_gradients(weight_gradients)});
   }
 
   void perception(const std::string& which, const std::string& isa, const std::string& storage, int64_t batch,

@@ -127,8 +127,8 @@ struct Schedule {
   int64_t steps;
   int64_t checkpoint_every;
   uint64_t seed;
-  int64_t trajectory_every;  // 0: no trajectory
-  double tolerance;          // negative: every sample takes all steps
+  int64_t trajectory_every;          // 0: no trajectory
+  double tolerance;                  // negative: every sample takes all steps
   int64_t first_step, first_sample;  // as the fire mask counts them
   int threads;
   int64_t patience;    // microseconds that a call waits for its threads to wake up

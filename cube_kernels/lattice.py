@@ -96,9 +96,7 @@ class Window(Value):
     __hash__ = Value.__hash__
 
     def __post_init__(self) -> None:
-        whole, origin, cut = (
-            check_tuple("Window", name, getattr(self, name)) for name in ("whole", "origin", "cut")
-        )
+        whole, origin, cut = (check_tuple("Window", name, getattr(self, name)) for name in ("whole", "origin", "cut"))
         for name, given in (("whole", whole), ("origin", origin), ("cut", cut)):
             if len(given) != 3:
                 raise ValueError(f"Window: {name} is {given}; it takes one entry for each axis (D, H, W)")
@@ -207,8 +205,8 @@ class Lattice(Value):
             around = self.boundary == "periodic" and low and high
             if not around and (low != (first > 0) or high != (first + size < whole) or first + size > whole):
                 raise ValueError(
-                    f"Lattice: along axis {name} the window has {size} cells from {first} on of {whole}, and its cut is "
-                    f"{(low, high)}; a face is cut exactly where the whole goes on"
+                    f"Lattice: along axis {name} the window has {size} cells from {first} on of {whole}, and its cut "
+                    f"is {(low, high)}; a face is cut exactly where the whole goes on"
                 )
 
     def _listed_offsets(self) -> tuple[Offset, ...]:
@@ -276,9 +274,9 @@ class Lattice(Value):
         return [(first + i) % self.whole[axis] for i in range(self.shape[axis])]
 
     def axis_lifetimes(self, axis: int, rings: int) -> list[int]:
-        """How many steps of a call compute the cells of each index of one axis, :data:`FOREVER` if all do. A step leaves
-        out those whose neighborhood the one before it left out. Where life is measured after the update too, it takes
-        ``rings`` = 2: the neighbors' new states as well."""
+        """How many steps of a call compute the cells of each index of one axis, :data:`FOREVER` if all do. A step
+        leaves out those whose neighborhood the one before it left out. Where life is measured after the update too, it
+        takes ``rings`` = 2: the neighbors' new states as well."""
         size, ring = self.shape[axis], rings * self.reach[axis]
         low, high = (False, False) if self.window is None or ring == 0 else self.window.cut[axis]
         beyond = ring - self.reach[axis]  # cells whose new states count, but not whether they live

@@ -64,9 +64,7 @@ def cell_numbers(lattice: Lattice) -> np.ndarray[Any, Any]:
     return (d[:, None, None] * height + h[:, None]) * width + w
 
 
-def fires(
-    numbers: Tensor, batch: int, step: int, seed: int, fire_rate: float, first_sample: int = 0
-) -> Tensor:
+def fires(numbers: Tensor, batch: int, step: int, seed: int, fire_rate: float, first_sample: int = 0) -> Tensor:
     """Which cells of these numbers (int64 ``[cells]``) update in a step: bool ``[batch, cells]``."""
     device, blocks = numbers.device, numbers >> 2
     samples = first_sample + torch.arange(batch, device=device)[:, None]

@@ -206,9 +206,8 @@ template <class T, class Group>
 __device__ inline void mark_cells(const Block<T, Group>& block, const Moment& moment, const Tile& tile) {
   for_each(tile.count, [&](int row) {
     const int cell = block.first + tile.first + row;
-    block.flags[row] =
-        (writable(block.tables, moment, cell) ? may_be_written : 0) |
-        (fires(block.plan, block.tables, moment, cell) ? has_fired : 0);
+    block.flags[row] = (writable(block.tables, moment, cell) ? may_be_written : 0) |
+                       (fires(block.plan, block.tables, moment, cell) ? has_fired : 0);
   });
 }
 
@@ -233,7 +232,8 @@ __device__ inline void perceive_tile(const Block<T, Group>& block, const Moment&
 
 // The input of the hidden layer, [own state; percepts; drive].
 template <class T, class Group>
-__device__ inline void fill_inputs(const Block<T, Group>& block, const Moment& moment, const T* drive, const Tile& tile) {
+__device__ inline void fill_inputs(const Block<T, Group>& block, const Moment& moment, const T* drive,
+                                   const Tile& tile) {
   const Widths& widths = block.widths;
   const int stride = block.layout.input_stride, rows = block.layout.tile_rows;
   if (widths.own > 0) {
@@ -254,8 +254,8 @@ __device__ inline void fill_inputs(const Block<T, Group>& block, const Moment& m
 
 // The heads of a tile's cells; the activation's slopes too, unless that is null. Begins and ends between barriers.
 template <class Products, class T, class Group>
-__device__ inline void evaluate_heads(const Block<T, Group>& block, const Moment& moment, const T* drive, const Tile& tile,
-                                      float* slopes) {
+__device__ inline void evaluate_heads(const Block<T, Group>& block, const Moment& moment, const T* drive,
+                                      const Tile& tile, float* slopes) {
   const Widths& widths = block.widths;
   const Layout& layout = block.layout;
   const Weights<T>& weights = block.weights;
@@ -339,7 +339,9 @@ __device__ inline void settle(const Block<T, Group>& block, const Moment& moment
   }
   for_each(block.cells * stride, [&](int i) {
     const int cell = i / stride;
-    if (block.living[cell] || !writable(block.tables, moment, block.first + cell) || !block.tables.may_change[i % stride]) return;
+    if (block.living[cell] || !writable(block.tables, moment, block.first + cell) ||
+        !block.tables.may_change[i % stride])
+      return;
     block.next[i] = narrowed<T>(static_cast<float>(plan.dead_value));
   });
   Group::synchronize();

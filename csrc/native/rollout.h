@@ -279,8 +279,8 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
           if (step == 0 && result != nullptr) next_gradient = result;
           for_each_slab([&](int64_t slab, const CellRange& cells) {
             propose_gradient(
-                task, moment, states.at(step - start), drive, segment_lives + (step - start) * plan.cells,
-                cells, own, [&](int64_t first) { return kept_at(step, cells.begin + first); }, at,
+                task, moment, states.at(step - start), drive, segment_lives + (step - start) * plan.cells, cells, own,
+                [&](int64_t first) { return kept_at(step, cells.begin + first); }, at,
                 StepGradients<T>{gradient, next_gradient, percept_gradient, drive_gradient,
                                  partials + (group * parts.slabs + slab) * at.size});
           });

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 AXES = "DHW"
 
+Entry = TypeVar("Entry")
+
 
 class Cut:
     """One axis, cut into a slab for each rank of a group."""
@@ -32,8 +34,10 @@ class Cut:
         count = dist.get_world_size(self.group)
         if dist.get_rank(self.group) < 0:
             raise ValueError(f"Sharding: rank {dist.get_rank()} is none of those that share axis {name}")
-        self.sizes = even_sizes(size, count) if sizes is None else tuple(
-            check_positive("Sharding", f"every one of sizes[{name!r}]", planes, least=0) for planes in sizes
+        self.sizes = (
+            even_sizes(size, count)
+            if sizes is None
+            else tuple(check_positive("Sharding", f"every one of sizes[{name!r}]", planes, least=0) for planes in sizes)
         )
         if len(self.sizes) != count or sum(self.sizes) != size:
             raise ValueError(
@@ -145,8 +149,8 @@ class WideBlock:
         # A block without cells has no lattice: its rank only takes part in the exchanges.
         self.lattice: Lattice | None = None
         if all(shape):
-            window = Window(lattice.shape, tuple(origin), tuple(faces)) if any(map(any, faces)) else None
-            self.lattice = replace(lattice, shape=tuple(shape), window=window)
+            window = Window(lattice.shape, _triple(origin), _triple(faces)) if any(map(any, faces)) else None
+            self.lattice = replace(lattice, shape=_triple(shape), window=window)
 
     def widen(self, block: Tensor) -> Tensor:
         """``[B, d, h, w, ...]`` with halos of zeros, to be filled."""
@@ -177,3 +181,8 @@ class WideBlock:
         for exchange in self.exchanges:
             wide = exchange.own(wide)
         return wide
+
+
+def _triple(entries: list[Entry]) -> tuple[Entry, Entry, Entry]:
+    d, h, w = entries
+    return d, h, w

@@ -20,11 +20,12 @@ from cube_kernels.sharding.course import Course
 
 
 class Job(NamedTuple):
-    """What computes a rollout: kernels for the automaton of the widened block, or none for a block without cells."""
+    """What computes a rollout."""
 
     course: Course
-    kernels: Kernels | None
+    kernels: Kernels
     automaton: Automaton | None
+    """Of the widened block; None for one without cells."""
 
 
 class _Tensors(NamedTuple):
@@ -97,7 +98,9 @@ class _Backward:
 
     def __init__(self, job: Job, tensors: _Tensors, kept: list[Tensor], ran: list[Tensor]) -> None:
         self._job, self._tensors, self._kept, self._ran = job, tensors, kept, ran
-        self._sums = [None if t is None else torch.zeros_like(t, dtype=_wide(t)) for t in (*tensors.weights, tensors.drive)]
+        self._sums = [
+            None if t is None else torch.zeros_like(t, dtype=_wide(t)) for t in (*tensors.weights, tensors.drive)
+        ]
 
     def run(self, state: Tensor | None, trajectory: list[Tensor | None]) -> Gradients:
         """From the gradients of the last state and of the trajectory's; None is zero."""

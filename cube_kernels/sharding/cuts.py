@@ -23,7 +23,7 @@ class Planes(NamedTuple):
     """Which plane of the owner's block is the first."""
     place: int
     """Where it goes in the borrower's widened block."""
-    count: int
+    thickness: int
 
 
 class Slab(NamedTuple):
@@ -31,7 +31,7 @@ class Slab(NamedTuple):
 
     first: int
     """Plane of the whole lattice that the slab begins with, without its halo."""
-    count: int
+    thickness: int
     """Planes of its own."""
     low: int
     """Planes of the halo before them, and after."""
@@ -41,25 +41,29 @@ class Slab(NamedTuple):
     @property
     def widened(self) -> int:
         """Planes with the halo."""
-        return self.low + self.count + self.high
+        return self.low + self.thickness + self.high
 
 
 def slab(sizes: tuple[int, ...], rank: int, halo: int, periodic: bool) -> Slab:
     """The slab of a rank, where each takes so many planes, with up to ``halo`` planes on each side: fewer at the faces
     of a lattice that is not periodic, none for an empty slab, which computes nothing."""
     bounds = [0, *accumulate(sizes)]
-    size, first, count = bounds[-1], bounds[rank], sizes[rank]
-    if count == 0:
+    size, first, thickness = bounds[-1], bounds[rank], sizes[rank]
+    if thickness == 0:
         return Slab(first, 0, 0, 0, ())
-    low, high = (halo, halo) if periodic else (min(halo, first), min(halo, size - first - count))
+    low, high = (halo, halo) if periodic else (min(halo, first), min(halo, size - first - thickness))
     borrowed: list[Planes] = []
-    for place in (*range(low), *range(low + count, low + count + high)):
+    for place in (*range(low), *range(low + thickness, low + thickness + high)):
         plane = (first - low + place) % size
         owner = sum(bound <= plane for bound in bounds) - 1  # of equal bounds the last: empty slabs own nothing
         next_one = Planes(owner, rank, plane - bounds[owner], place, 1)
         last = borrowed[-1] if borrowed else None
-        if last is not None and last._replace(owned=last.owned + last.count, place=last.place + last.count, count=1) == next_one:
-            borrowed[-1] = last._replace(count=last.count + 1)
+        if (
+            last is not None
+            and last._replace(owned=last.owned + last.thickness, place=last.place + last.thickness, thickness=1)
+            == next_one
+        ):
+            borrowed[-1] = last._replace(thickness=last.thickness + 1)
         else:
             borrowed.append(next_one)
-    return Slab(first, count, low, high, tuple(borrowed))
+    return Slab(first, thickness, low, high, tuple(borrowed))

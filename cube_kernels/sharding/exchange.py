@@ -83,7 +83,7 @@ class Exchange:
 
     def own(self, wide: Tensor) -> Tensor:
         """The block without its halo, as a view."""
-        return wide.narrow(self.dim, self.slab.low, self.slab.count)
+        return wide.narrow(self.dim, self.slab.low, self.slab.thickness)
 
     def fill(self, wide: Tensor) -> None:
         """Puts what its owners hold into the halo of a widened block."""
@@ -97,20 +97,22 @@ class Exchange:
         parts = [[self._borrowed_part(gradient, p) for p in each] for each in self.borrowed]
         there = self._swap(gradient, parts, self.lent)
         gradient.narrow(self.dim, 0, self.slab.low).zero_()
-        gradient.narrow(self.dim, self.slab.low + self.slab.count, self.slab.high).zero_()
+        gradient.narrow(self.dim, self.slab.low + self.slab.thickness, self.slab.high).zero_()
         for planes, part in there:
             self._lent_part(gradient, planes).add_(part)
 
     def _lent_part(self, wide: Tensor, planes: Planes) -> Tensor:
-        return wide.narrow(self.dim, self.slab.low + planes.owned, planes.count)
+        return wide.narrow(self.dim, self.slab.low + planes.owned, planes.thickness)
 
     def _borrowed_part(self, wide: Tensor, planes: Planes) -> Tensor:
-        return wide.narrow(self.dim, planes.place, planes.count)
+        return wide.narrow(self.dim, planes.place, planes.thickness)
 
-    def _swap(self, wide: Tensor, parts: list[list[Tensor]], expected: list[list[Planes]]) -> list[tuple[Planes, Tensor]]:
+    def _swap(
+        self, wide: Tensor, parts: list[list[Tensor]], expected: list[list[Planes]]
+    ) -> list[tuple[Planes, Tensor]]:
         """Sends parts to each rank and tells what came for the planes expected of each."""
         plane = wide.numel() // max(wide.shape[self.dim], 1)  # an empty block neither gives nor gets one
-        coming = [sum(p.count for p in each) * plane for each in expected]
+        coming = [sum(p.thickness for p in each) * plane for each in expected]
         going = [sum(part.numel() for part in each) for each in parts]
         flat = [part.reshape(-1) for each in parts for part in each]
         message = torch.cat(flat) if flat else wide.new_empty(0)
@@ -119,9 +121,9 @@ class Exchange:
         result, start = [], 0
         for planes in (p for each in expected for p in each):
             shape = list(wide.shape)
-            shape[self.dim] = planes.count
-            result.append((planes, came[start : start + planes.count * plane].view(shape)))
-            start += planes.count * plane
+            shape[self.dim] = planes.thickness
+            result.append((planes, came[start : start + planes.thickness * plane].view(shape)))
+            start += planes.thickness * plane
         return result
 
 
@@ -134,7 +136,7 @@ class _Filled(torch.autograd.Function):
         return filled
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         return _GivenBack.apply(gradient, ctx.exchange), None
 
 
@@ -147,7 +149,7 @@ class _GivenBack(torch.autograd.Function):
         return given_back
 
     @staticmethod
-    def backward(ctx: Any, wide: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, wide: Tensor) -> tuple[Any, ...]:
         return _Filled.apply(wide, ctx.exchange), None
 
 
@@ -168,7 +170,7 @@ class _Shared(torch.autograd.Function):
         return tuple(t.to(torch.promote_types(t.dtype, torch.float32)).view_as(t) for t in tensors)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         for group in ctx.groups:
             with talking(group, "adding up the gradients of the parameters"):

@@ -118,7 +118,9 @@ class _Spread:
             if placement.is_shard() and placement.dim in (1, 2, 3):
                 placed[placement.dim - 1] = dist.get_process_group_ranks(x.device_mesh.get_group(place))
             elif not (placement.is_replicate() or placement.is_shard(0)):
-                raise ValueError(f"ShardedCubeLayer: x has the placement {placement}; valid: Replicate(), Shard(0 to 3)")
+                raise ValueError(
+                    f"ShardedCubeLayer: x has the placement {placement}; valid: Replicate(), Shard(0 to 3)"
+                )
         placed = {axis: group for axis, group in placed.items() if len(group) > 1}
         if placed != ranks:
             raise ValueError(

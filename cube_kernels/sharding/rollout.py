@@ -16,6 +16,7 @@ from torch import Tensor
 from cube_kernels import functional
 from cube_kernels.automaton import bind
 from cube_kernels.backends import reference
+from cube_kernels.backends.contract import Kernels
 from cube_kernels.call import door
 from cube_kernels.call.dispatch import KERNELS, choose
 from cube_kernels.call.options import Options, Rollout
@@ -140,11 +141,12 @@ def rollout(
     if write_mask is not None:
         with torch.no_grad():
             write_mask = block.filled(block.widen(write_mask.to(torch.uint8)[..., None]))[..., 0].bool()
-    if transforming() or choose(backend, sharding.lattice, rule, x.dtype, x.device) is reference:
+    chosen = reference if transforming() else choose(backend, sharding.lattice, rule, x.dtype, x.device)
+    if chosen is reference:
         state, kept, taken = by_autograd.rollout(course, x, write_mask, drive, entered)
     else:
         narrow = RuleParameters(*(None if p is None else p.to(x.dtype) for p in entered))
-        job = _job(course, narrow, x, drive, write_mask)
+        job = _job(course, KERNELS[chosen.name], narrow, x, drive, write_mask)
         weights = bind(sharding.lattice, rule).step_weights(narrow, x)
         state, kept, taken = by_kernels.rollout(job, x, write_mask, drive, weights)
     state = state.contiguous() if steps else state.clone()
@@ -157,12 +159,21 @@ def rollout(
 
 
 def _job(
-    course: Course, parameters: RuleParameters, x: Tensor, drive: Tensor | None, write_mask: Tensor | None
+    course: Course,
+    kernels: Kernels,
+    parameters: RuleParameters,
+    x: Tensor,
+    drive: Tensor | None,
+    write_mask: Tensor | None,
 ) -> by_kernels.Job:
-    """Raises as :func:`cube_kernels.rollout` does where the tensors or the backend do not fit the block."""
+    """With the backend that the block takes, in place of the whole lattice's.
+
+    Raises:
+        ValueError, TypeError, BackendError: as :func:`cube_kernels.rollout`, of the block.
+    """
     lattice, rule, backend = course.block.lattice, course.rule, course.options.backend
     if lattice is None:
-        return by_kernels.Job(course, None, None)
+        return by_kernels.Job(course, kernels, None)
     automaton = bind(lattice, rule)
     door.check_given(x.new_empty((x.shape[0], *lattice.state_shape)), parameters, automaton, drive, write_mask)
     chosen = choose(backend, lattice, rule, x.dtype, x.device)

@@ -263,7 +263,9 @@ def targets() -> list[Target]:
     parameters = {n: None if p is None else p.detach() for n, p in inputs.parameters._asdict().items()}
     weights = bind(LATTICE, CASE.rule).step_weights(RuleParameters(**parameters), x)._asdict()
     text = {"backend": "native", "lattice": LATTICE.key, "rule": CASE.rule.key}
-    schedule = dict(zip(Schedule._fields, (STEPS, 2, CASE.seed, CASE.trajectory_every, CASE.tolerance, 0, 0), strict=True))
+    schedule = dict(
+        zip(Schedule._fields, (STEPS, 2, CASE.seed, CASE.trajectory_every, CASE.tolerance, 0, 0), strict=True)
+    )
     job = {"x": x, **weights, "drive": drive, "write_mask": mask, **text, **schedule}
     operators = torch.ops.cube_kernels
     state, trajectory, taken, checkpoints = operators.rollout_with_checkpoints(*job.values())

@@ -218,7 +218,7 @@ def test_calls_that_count_on_are_one_rollout(backend):
 
 
 @pytest.mark.parametrize(
-    "counts, message",
+    ("counts", "message"),
     [
         ({"first_step": -1}, "first_step is -1; it must be at least 0"),
         ({"first_step": 2**31 - 4}, r"first_step is 2147483644 and steps is 5; together they are at most 2\^31"),

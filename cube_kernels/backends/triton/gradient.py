@@ -178,9 +178,13 @@ def step_gradient_kernel(
 ):
     """``gradient`` comes as that of the new states and leaves as that of the old ones, without what goes through
     perception: that is ``percept_gradient``. The drive's gradient and the partial sums grow."""
-    inputs = Inputs(state, drive, write_mask, taken, retention, number, lifetime, offsets, pool, drive_stride, mask_stride)
+    inputs = Inputs(
+        state, drive, write_mask, taken, retention, number, lifetime, offsets, pool, drive_stride, mask_stride
+    )
     weights = Weights(bank, hidden_weight, hidden_bias, head_weight, head_bias, rate)
-    numbers = Numbers(units, step, drawn_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
+    numbers = Numbers(
+        units, step, drawn_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value
+    )
     storage: tl.constexpr = state.dtype.element_ty
     channel = tl.arange(0, plan.width)
     part = partials + tl.program_id(0).to(tl.int64) * plan.weights

@@ -301,15 +301,21 @@ def step_kernel(
     HIDDEN: tl.constexpr,
 ):
     """The new states of a block of cells; where life is measured after the update too, before death."""
-    inputs = Inputs(state, drive, write_mask, taken, retention, number, lifetime, offsets, pool, drive_stride, mask_stride)
+    inputs = Inputs(
+        state, drive, write_mask, taken, retention, number, lifetime, offsets, pool, drive_stride, mask_stride
+    )
     weights = Weights(bank, hidden_weight, hidden_bias, head_weight, head_bias, rate)
-    numbers = Numbers(units, step, drawn_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value)
+    numbers = Numbers(
+        units, step, drawn_step, first_sample, seed, fire_threshold, pace, low, high, alive_threshold, dead_value
+    )
     at = block_of_cells(tl.program_id(0), rows, D, H, W, BLOCK)
     x = load_rows(state, at.row, at.inside, plan.channels, 0, plan.channels, plan.width)
     seeing, units_here = computed(inputs, at, numbers)
     held = held_inputs(inputs, weights, seeing, x, plan, BLOCK)
     delta, gate = heads_of(inputs, weights, seeing, held, units_here, plan, BLOCK, HIDDEN)
-    y = tl.where(fires(inputs, at, numbers, plan)[:, None], updated(x, delta, gate, paces(weights, numbers, plan), plan), x)
+    y = tl.where(
+        fires(inputs, at, numbers, plan)[:, None], updated(x, delta, gate, paces(weights, numbers, plan), plan), x
+    )
     y = accepted(inputs, at, y, numbers, plan)
     if plan.alive_before and not plan.alive_after:
         y = tl.where(lives(state, at, pool, alive_threshold, plan)[:, None], y, dead_value)

@@ -54,8 +54,9 @@ def _cases() -> Iterator[tuple[str, Case]]:
     leaky = Rule(
         hidden=12, update="leaky", fixed_filters=("sobel_d", "laplacian"), immutable_channels=(1,), clamp=(-1.0, 1.0)
     )
-    yield "leaky, fixed filters, immutable channel, clamp", Case(
-        deep(neighborhood="moore", boundary="replicate"), leaky, every=4
+    yield (
+        "leaky, fixed filters, immutable channel, clamp",
+        Case(deep(neighborhood="moore", boundary="replicate"), leaky, every=4),
     )
     yield "bare stencil", Case(deep(), Rule(hidden=0, own_state=False, step_size=0.2), every=2)
     for when in ("before", "after", "both"):
@@ -98,7 +99,9 @@ def draw(case: Case, dtype: torch.dtype, batch: int = 2) -> Inputs:
     lattice, rule = case.lattice, case.rule
     shapes = bind(lattice, rule).parameter_shapes
     parameters = [
-        numbers(*shapes[name], scale=0.15 if name == "hidden_weight" else 0.3).requires_grad_() if name in shapes else None
+        numbers(*shapes[name], scale=0.15 if name == "hidden_weight" else 0.3).requires_grad_()
+        if name in shapes
+        else None
         for name in RuleParameters._fields
     ]
     drive = numbers(1, *lattice.shape, rule.drive).requires_grad_() if rule.drive else None

@@ -14,7 +14,9 @@ import torch
 import torch.distributed as dist
 
 
-def _run(function: Callable[..., Any], arguments: tuple, rank: int, ranks: int, store: str, timeout: float, answers: Any):
+def _run(
+    function: Callable[..., Any], arguments: tuple, rank: int, ranks: int, store: str, timeout: float, answers: Any
+):
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",

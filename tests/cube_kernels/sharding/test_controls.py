@@ -59,8 +59,8 @@ def test_mistakes_are_found():
 
 
 def _beside_a_cut(rank: int) -> dict[str, bool]:
-    """A rule that is quiet in the whole lattice, where the neighbors of a cell that may change add up to 2, and explodes
-    where one is missing."""
+    """A rule that is quiet in the whole lattice, where the neighbors of a cell that may change add up to 2, and
+    explodes where one is missing."""
     lattice = Lattice((24, 1, 1), 1, ((0, 0, 0), (-1, 0, 0), (1, 0, 0)))
     rule, big = Rule(hidden=1, own_state=False, activation="relu"), 1e30
     given = RuleParameters(
@@ -77,7 +77,9 @@ def _beside_a_cut(rank: int) -> dict[str, bool]:
             options = {"steps": 8, "backend": backend}
             truth = rollout(x, parameters, lattice, rule, write_mask=mask, **options)
             block = sharding.take(mask)
-            state = shared.rollout(sharding.take(x), parameters, sharding, rule, every=every, write_mask=block, **options)
+            state = shared.rollout(
+                sharding.take(x), parameters, sharding, rule, every=every, write_mask=block, **options
+            )
             assert torch.equal(state, sharding.take(truth))
             trained = [p for p in parameters if p is not None]
             gradients = torch.autograd.grad(state.sum(), trained)

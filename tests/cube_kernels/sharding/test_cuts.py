@@ -29,9 +29,10 @@ def test_halos_hold_the_planes_around_a_slab(sizes, halo, periodic):
     blocks = [list(range(starts[r], starts[r + 1])) for r in range(len(sizes))]
     for rank, own in enumerate(blocks):
         found = slab(sizes, rank, halo, periodic)
-        assert (found.first, found.count) == (starts[rank], len(own))
+        assert (found.first, found.thickness) == (starts[rank], len(own))
         if not own:
-            assert found.widened == 0 and not found.borrowed
+            assert found.widened == 0
+            assert not found.borrowed
             continue
         around = range(own[0] - halo, own[-1] + 1 + halo)
         expected = [plane % size for plane in around if periodic or 0 <= plane < size]
@@ -39,7 +40,7 @@ def test_halos_hold_the_planes_around_a_slab(sizes, halo, periodic):
         wide[found.low : found.low + len(own)] = own
         for planes in found.borrowed:
             assert planes.borrower == rank
-            for i in range(planes.count):
+            for i in range(planes.thickness):
                 assert wide[planes.place + i] is None
                 wide[planes.place + i] = blocks[planes.owner][planes.owned + i]
         assert wide == expected
@@ -131,7 +132,7 @@ def test_cells_beside_a_cut_keep_what_was_computed_last(backend, alive):
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    ("given", "message"),
     [
         ({"origin": (3, 0, 0)}, r"origin is \(3, 0, 0\), but the whole has \(3, 3, 3\)"),
         ({"whole": (3, 3)}, r"whole is \(3, 3\); it takes one entry for each axis"),

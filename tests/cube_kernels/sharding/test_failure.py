@@ -62,7 +62,8 @@ def test_ranks_that_disagree_are_told_what_about():
     for messages in on_ranks(_deviates, 2, timeout=20):
         for name, message in messages.items():
             assert f"{'x' if name == 'batch' else name} is " in message, (name, message)
-            assert "on rank 0" in message and "on rank 1" in message, (name, message)
+            assert "on rank 0" in message, (name, message)
+            assert "on rank 1" in message, (name, message)
 
 
 def _one_of_four_deviates(rank: int) -> str:
