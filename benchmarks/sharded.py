@@ -145,7 +145,8 @@ def time_row(job: Job) -> dict[str, Any]:
     (cpu, wall), (shared_cpu, shared_wall) = medians[HALF], medians[SHARED]
     print(
         f"{job}\n  a rank's CPU seconds: {cpu:.3f} alone, {shared_cpu:.3f} shared: "
-        f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f}); by the clock {wall:.3f} and {shared_wall:.3f}\n"
+        f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f}); "
+        f"by the clock {wall:.3f} and {shared_wall:.3f}\n"
         f"  of its cells computed twice: {ranks[0]['computed twice']:.1%}; sent forward: {ranks[0]['sent']:.1f} MB",
         flush=True,
     )

@@ -366,9 +366,9 @@ def test_settings_cannot_be_changed_once_read():
 
 
 def test_every_option_of_a_lattice_and_its_rule_is_a_setting():
-    """But a lattice's size, which the models know, and what takes a drive or a seed at each call."""
+    """But a lattice's size and place, which the models know, and what takes a drive or a seed at each call."""
     options = {field.name for kind in (Lattice, Rule) for field in dataclasses.fields(kind) if field.init}
-    assert options - set(LatticeSettings.model_fields) == {"shape", "drive", "fire_rate", "fire_rescale"}
+    assert options - set(LatticeSettings.model_fields) == {"shape", "window", "drive", "fire_rate", "fire_rescale"}
     assert {field.name for field in dataclasses.fields(Alive) if field.init} == set(AliveSettings.model_fields)
 
 
