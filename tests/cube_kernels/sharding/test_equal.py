@@ -7,8 +7,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
+from cube_kernels import Alive, Lattice, Rule
 from cube_kernels.sharding import Sharding
-from tests.cube_kernels.sharding.cases import cases, draw, in_blocks, whole, wrong
+from tests.cube_kernels.sharding.cases import Case, cases, draw, in_blocks, whole, wrong
 from tests.cube_kernels.sharding.ranks import on_ranks
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-4, torch.bfloat16: 0.03}
@@ -73,3 +74,18 @@ def test_gradients_of_half_width_states_are_rounded_once():
     """At the end, as in one process: rounded from chunk to chunk, more than half of them would be others."""
     for same in on_ranks(_half_width, 2):
         assert all(same.values()), same
+
+
+def _interpreted(rank: int) -> list[str]:
+    lattice = Lattice((5, 2, 3), 2, boundary="periodic")
+    rule = Rule(hidden=4, fire_rate=0.5, alive=Alive(0, 0.2))
+    case = Case(lattice, rule, 2, {2: (2, 3)}, {"seed": 3, "steps": 3, "first_step": 7}, masked=True)
+    sharding = Sharding(lattice, {"D": dist.group.WORLD}, {"D": case.sizes[2]})
+    return wrong(case, sharding, "triton", torch.float32, DTYPES[torch.float32], bits=False)
+
+
+def test_slabs_on_triton_are_the_whole(monkeypatch):
+    """Its kernels read where they are in the whole as the others do; here they are interpreted, which takes long: one
+    small case."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert on_ranks(_interpreted, 2, timeout=300) == [[], []]
