@@ -176,7 +176,7 @@ def test_a_run_killed_before_it_had_its_inputs_goes_on(config_file, tmp_path):
 def test_a_run_of_other_settings_that_began_meanwhile_is_not_taken_over(config_file, tmp_path):
     first = runs.start(tmp_path / "run", load_settings(config_file))
     second = runs.start(tmp_path / "run", load_settings(config_file, ["seed=5"]))
-    runs._write_inputs(first)
+    runs._write_inputs(first, runs.fit_teachers(first))
     with pytest.raises(UserError, match="holds a run of other settings"):
         runs.train(second)
 

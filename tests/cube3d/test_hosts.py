@@ -69,7 +69,7 @@ def test_two_hosts_train_as_one(hosts, config_file, tmp_path):
 
 def test_a_folder_that_a_host_does_not_share_is_refused(config_file, tmp_path, monkeypatch):
     """What the first process wrote is not there."""
-    monkeypatch.setattr("cube3d.run._write_inputs", lambda run: None)
+    monkeypatch.setattr("cube3d.run._write_inputs", lambda *inputs: None)
     run = runs.start(tmp_path / "run", load_settings(config_file))
     with pytest.raises(UserError, match="process 0 does not see what the first one wrote there; all hosts"):
         runs.train(run)

@@ -26,7 +26,7 @@ def test_what_the_readme_shows(config_file, pairs_file, tmp_path):
     question = run.pairs[0].question
     first, second = reader.answer([question], count=2)[0]
     assert first.score >= second.score
-    assert reader.embed([question]).shape == (1, run.parts.test.question.shape[1])
+    assert reader.embed([question]).shape == (1, run.parts.dim)
     assert cube3d.load(run.folder).settings.data.pairs == []
 
 
