@@ -414,6 +414,7 @@ def _train(run: Run, ensemble: Ensemble, checks: list[Check], process: PartialSt
             with process.main_process_first():
                 material = run.prepare_material()
                 model = new_reader(material, run.settings.reader, run.parts.dim)
+                model.encode([text for pair in run.pairs for text in (pair.prompt, pair.answer)])  # each can be read
         except UserError:
             if begins:
                 shutil.rmtree(run.folder)

@@ -122,8 +122,8 @@ def test_texts_that_are_cut_are_counted(reader_run, tmp_path, capsys):
     [
         ("t.txt", b"a\nb\nc\nd\n \nf\n", "t.txt:5: the text is empty"),
         ("t.txt", b"a\n\x80\n", "t.txt:2: the text is not UTF-8 (byte 0)"),
-        ("t.txt", "a\nb\nc\nd\n§\n".encode(), "t.txt:5: the reader knows no token of the text '§'"),
-        ("t.txt", "§\nb\n§ §\n".encode(), "t.txt:3: the reader knows no token of the text '§ §'"),
+        ("t.txt", "a\nb\nc\nd\n§\n".encode(), "t.txt:5: the reader knows no token of '§'"),
+        ("t.txt", "§\nb\n§ §\n".encode(), "t.txt:3: the reader knows no token of '§ §'"),
         ("t.txt", b"", "t.txt: holds no text"),
         ("t.jsonl", b'{"text": "a"}\n{"text": "b", "text": "c"}\n', "t.jsonl:2: the key 'text' is there twice"),
         ("t.jsonl", b'{"text": "a"}\n{"texts": "b"}\n', "t.jsonl:2: expected an object with a 'text', found"),

@@ -89,7 +89,19 @@ def test_a_reader_answers_without_its_teacher(reader_run, monkeypatch, capsys):
 
 def test_a_question_of_unknown_tokens_is_an_error_that_shows_it(reader_run, capsys):
     assert main(["ask", str(reader_run), "日本語"]) == 2
-    assert "knows no token of the text '日本語'" in capsys.readouterr().err
+    assert "knows no token of '日本語'" in capsys.readouterr().err
+
+
+def test_pairs_of_unknown_tokens_are_all_named_before_anything_is_trained(
+    reader_config_file, pairs_file, tmp_path, capsys
+):
+    pairs = tmp_path / "pairs.jsonl"
+    strange = [{"question": "日本", "answer": "a country"}, {"question": "what is it?", "answer": "語"}]
+    pairs.write_text(pairs_file.read_text() + "".join(json.dumps(pair) + "\n" for pair in strange))
+    options = ["--config", str(reader_config_file), f"data.pairs=[{pairs}]", "--out", str(tmp_path / "run")]
+    assert main(["train", *options]) == 2
+    assert "the reader knows no token of '日本', '語'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_saved_model_loads_through_transformers(run):
