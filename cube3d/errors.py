@@ -23,3 +23,10 @@ def named(texts: Sequence[str]) -> str:
     """The beginnings of the texts, for a message."""
     more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
     return ", ".join(repr(text[:80]) for text in texts[:NAMED]) + more
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether an interrupt is what an error came from: libraries that are being imported make other errors of one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from cube3d import run as runs
 from cube3d.answering import embed as embedding
 from cube3d.cli import main
+from cube3d.hints import command
 from cube3d.reader.model import ReaderModel
 
 TEXTS = ["what is a river?", "stone", "tell me about the wheel?", "a b c", "music", "light", "water?"]
@@ -73,6 +74,34 @@ def test_standard_input_becomes_json_lines_on_standard_output(named, reader_run,
     records = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]
     assert [record["text"] for record in records] == TEXTS
     assert np.allclose([record["vector"] for record in records], runs.load(reader_run).ask(TEXTS), atol=1e-6)
+
+
+def interrupted(embedder, lines):
+    raise KeyboardInterrupt
+
+
+def test_what_a_pipe_gave_or_took_begins_again_and_a_file_goes_on(
+    reader_run, texts_file, tmp_path, monkeypatch, capsys
+):
+    """The command line says which of both it is, and it is so."""
+    out, content = tmp_path / "vectors.npy", "".join(f"{text}\n" for text in TEXTS).encode()
+    going_on = command("embed", reader_run, texts_file, "--out", out)
+    for given_arguments, ends in [
+        (["--out", out], "interrupted; the same command begins again"),
+        (["-", "--out", out], "interrupted; the same command begins again"),
+        ([texts_file], "interrupted; the same command begins again"),
+        ([texts_file, "--out", out], f"interrupted; `{going_on}` goes on"),
+    ]:
+        given(monkeypatch, content)
+        with monkeypatch.context() as patch:
+            patch.setattr(embedding.Embedder, "__call__", interrupted)
+            assert embed(reader_run, *given_arguments) == 130
+        assert capsys.readouterr().err.splitlines()[-1] == f"cube3d: {ends}"
+        given(monkeypatch, content)
+        assert embed(reader_run, *given_arguments) == 0
+        if "--out" in given_arguments:
+            assert np.allclose(np.load(out), runs.load(reader_run).ask(TEXTS), atol=1e-6)
+            out.unlink()
 
 
 def test_json_lines_are_read_and_written(reader_run, tmp_path):
