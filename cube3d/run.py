@@ -323,14 +323,20 @@ def load(folder: str | Path) -> Run:
     """The run in a folder.
 
     Raises:
-        UserError: the folder holds no run, or a damaged one.
+        UserError: the folder holds no run, a damaged one, or one that was killed before the pairs that were given in
+            Python were written.
     """
     folder = Path(folder)
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder}: holds no run; `{command('train', '--out', folder)}` makes one")
     settings = load_settings(folder / "config.yaml")
-    if not _has_begun(folder):
-        return _prepared(folder, settings)  # killed before it had written its inputs
+    if not _has_begun(folder):  # killed before it had written its inputs
+        if not settings.data.pairs:
+            raise UserError(
+                f"{folder}: was killed before its pairs, which were given in Python, were written; nothing is lost: "
+                "delete the folder and call fit with them again"
+            )
+        return _prepared(folder, settings)
     pairs, groups = [], []
     split = Split([], [], [])
     path = folder / "pairs.jsonl"

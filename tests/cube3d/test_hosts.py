@@ -1,4 +1,4 @@
-"""Training and evaluating on two hosts: two network namespaces, a cable (veth), and nothing between them but torchrun."""
+"""Training and evaluating on two hosts: two network namespaces, a cable (veth), and only torchrun between."""
 
 import os
 import re
