@@ -2,6 +2,20 @@
 
 import sys
 
-from cube3d.cli import main
+from cube3d.errors import is_interrupt
 
-sys.exit(main())
+
+def main() -> int:
+    """Runs :func:`cube3d.cli.main`, which takes seconds to import; an interrupt meanwhile is exit status 130, too."""
+    try:
+        from cube3d import cli
+
+        return cli.main()
+    except (Exception, KeyboardInterrupt) as error:
+        if not is_interrupt(error):
+            raise
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cube3d.config import Settings, load_settings
 from cube3d.dataset.command import add_commands as add_data_commands
-from cube3d.errors import UserError
+from cube3d.errors import UserError, is_interrupt
 from cube3d.files import holds_something
 from cube3d.hints import command
 from cube_kernels import BackendError
@@ -53,6 +53,11 @@ def _speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _says_what_next() -> bool:
+    """Of those on a host, one: several hosts have a command each."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def _train_seeds(options: argparse.Namespace) -> None:
     if any(override.startswith("seed=") for override in options.overrides):
         raise UserError("--seeds and seed= are two ways to say it; give one")
@@ -68,7 +73,7 @@ def _train_one(folder: Path, config: Path | None, overrides: Sequence[str], resu
 
     own = resume and not (config or overrides)
     run = fit(folder, None if own else load_settings(config, overrides), resume=resume)
-    if _speaks():
+    if _says_what_next():
         print(f"trained: {run.model_folder}; next: {command('evaluate', folder)}")
 
 
@@ -186,7 +191,7 @@ def _embed(options: argparse.Namespace) -> None:
     from cube3d.answering.embed import embed
 
     run = runs.load(options.run)
-    cut = embed(run, None if options.texts in (None, Path("-")) else options.texts, options.out)
+    cut = embed(run, options.texts, options.out)
     if cut:
         longest = run.settings.reader.max_length
         print(f"texts of more than {longest} tokens (reader.max_length), cut off there: {cut}", file=sys.stderr)
@@ -281,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
 
     embed = commands.add_parser("embed", help="the vectors of many texts")
     embed.add_argument("run", type=Path)
-    embed.add_argument("texts", type=Path, nargs="?", help="a text a line, or .jsonl with a 'text'; the input without")
+    embed.add_argument("texts", type=_texts, nargs="?", help="lines, or .jsonl with a 'text'; without: standard input")
     embed.add_argument("--out", type=Path, help=".npy or .jsonl; JSONL on the standard output without")
     embed.set_defaults(command=_embed)
 
@@ -299,6 +304,10 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--resume", action="store_true", help="go on where the folder's search or ablation stopped")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="of the base, such as cube.steps=8")
+
+
+def _texts(name: str) -> Path | None:
+    return None if name == "-" else Path(name)
 
 
 def _positive(text: str) -> int:
@@ -327,34 +336,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.command(options)
-    except (UserError, BackendError) as error:
-        print(f"cube3d: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        _say_how_to_go_on("interrupted", options, given)
-        return 130
-    except OSError as error:
-        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is buffered would fail once more
-        if error.errno == errno.ENOSPC:
-            print(f"cube3d: the output cannot be written: {error.strerror}", file=sys.stderr)
-            return 2
-        if options.name in RESUMABLE:  # others end as any program does whose output `head` reads
-            _say_how_to_go_on("nobody reads the output any more", options, given)
-        return 141
+    except (Exception, KeyboardInterrupt) as error:
+        return _status(error, options, given)
     return 0
 
 
+def _status(error: BaseException, options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Says why a command ended; what only a developer can mend is raised."""
+    if is_interrupt(error):
+        _say_how_to_go_on("interrupted", options, given)
+        return 130
+    if isinstance(error, UserError | BackendError):
+        print(f"cube3d: {error}", file=sys.stderr)
+        return 2
+    if not isinstance(error, OSError) or error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is buffered would fail once more
+    if error.errno == errno.ENOSPC:
+        print(f"cube3d: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    if _goes_on(options, given):  # others end as any program does whose output `head` reads
+        _say_how_to_go_on("nobody reads the output any more", options, given)
+    return 141
+
+
 def _say_how_to_go_on(why: str, options: argparse.Namespace, given: Sequence[str]) -> None:
-    if _speaks():
-        hint = f"; `{_goes_on(options, given)}` goes on" if options.name in RESUMABLE else ""
-        with suppress(BrokenPipeError):
-            print(f"cube3d: {why}{hint}", file=sys.stderr, flush=True)
+    if not _says_what_next():
+        return
+    hint = _goes_on(options, given)
+    if hint:
+        why += f"; `{hint}` goes on"
+    elif options.name in RESUMABLE:
+        why += "; the same command begins again"
+    with suppress(BrokenPipeError):
+        print(f"cube3d: {why}", file=sys.stderr, flush=True)
 
 
-def _goes_on(options: argparse.Namespace, given: Sequence[str]) -> str:
-    """The command that goes on where this one stopped; the same one where nothing was written yet."""
+def _goes_on(options: argparse.Namespace, given: Sequence[str]) -> str | None:
+    """The command that goes on where this one stopped; the same one where nothing was written yet; None where nothing
+    is kept."""
+    if options.name not in RESUMABLE:
+        return None
+    if options.name == "embed" and not (options.out and options.texts and options.texts.is_file()):
+        return None  # a pipe cannot be read again, nor what was written to one be taken back
     begun = RESUMABLE[options.name]
     if begun is not None and (options.out / begun).exists():
         shared = ("--storage", options.storage) if getattr(options, "storage", None) else ()

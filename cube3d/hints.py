@@ -25,11 +25,21 @@ def command(name: str, *arguments: object) -> str:
 
 
 def _program(name: str) -> list[str]:
-    processes = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun's
-    if processes is not None and name == "train":
-        return ["torchrun", "--nproc-per-node", processes, "-m", "cube3d"]
+    if "LOCAL_WORLD_SIZE" in os.environ and name in ("train", "evaluate"):
+        return [*_torchrun(), "-m", "cube3d"]
     script = Path(sys.argv[0])
     if script.name != "cube3d":
         return [sys.executable, "-m", "cube3d"]
     found = shutil.which("cube3d")
     return ["cube3d" if found and script.exists() and script.samefile(found) else str(script)]
+
+
+def _torchrun() -> list[str]:
+    """As this process was started, by what torchrun told it. On several hosts each has a command of its own."""
+    told = os.environ
+    words = ["torchrun", "--nproc-per-node", told["LOCAL_WORLD_SIZE"]]
+    hosts = told.get("GROUP_WORLD_SIZE", "1")
+    if hosts == "1":
+        return words
+    meet = ["--master-addr", told["MASTER_ADDR"], "--master-port", told["MASTER_PORT"]]
+    return [*words, "--nnodes", hosts, "--node-rank", told["GROUP_RANK"], *meet]

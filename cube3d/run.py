@@ -101,29 +101,16 @@ class Run:
 
     @cached_property
     def ensemble(self) -> Ensemble:
-        """The teachers as one: as they were fitted when training began, or fitted now."""
-        if _has_begun(self.folder):
-            return load_ensemble(self.ensemble_file, self.settings.teachers)
-        training = [self.pairs[i] for i in self.split.train]
-        return fit_ensemble(
-            self.settings.teachers,
-            self.settings.ensemble,
-            [pair.prompt for pair in training],
-            [pair.answer for pair in training],
-            torch.tensor([self.groups[i] for i in self.split.train]),
-            self.settings.seed,
-        )
+        """The teachers as one, as they were fitted when training began.
+
+        Raises:
+            UserError: training has not begun, the file is damaged, or a teacher is not the one it was.
+        """
+        return load_ensemble(self.ensemble_file, self.settings.teachers)
 
     @cached_property
     def parts(self) -> Parts:
         return embed_parts(self.pairs, self.groups, self.split, self.ensemble)
-
-    @cached_property
-    def material(self) -> Material:
-        """What the run's reader is made of; prepared now if it is not there."""
-        from cube3d.reader.train import prepare
-
-        return prepare(self.texts_folder, self.settings, self.pairs, self.split, self.ensemble, say)
 
     @cached_property
     def model(self) -> AnswerModel:
@@ -174,6 +161,16 @@ class Run:
     @property
     def answers_file(self) -> Path:
         return self.folder / "answers.safetensors"
+
+    def prepare_material(self) -> Material:
+        """Reads, tokenizes and embeds the texts that readers are distilled on, or opens what is there of them.
+
+        Raises:
+            UserError: what :func:`cube3d.reader.train.prepare` raises.
+        """
+        from cube3d.reader.train import prepare
+
+        return prepare(self.texts_folder, self.settings, self.pairs, self.split, self.ensemble, say)
 
     def ask(self, questions: Sequence[str]) -> Tensor:
         """Predicted answers ``[N, dim]`` for questions as texts. A reader does without the teachers."""
@@ -290,10 +287,32 @@ def _prepared(folder: Path, settings: Settings, pairs: Sequence[Pair] | None = N
     return Run(folder, settings, prepared.pairs, prepared.groups, prepared.split)
 
 
-def _write_inputs(run: Run) -> None:
+def fit_teachers(run: Run) -> Ensemble:
+    """The teachers as one, fitted to the training pairs and tried on all of them, before a file is written.
+
+    Raises:
+        UserError: a teacher cannot be had or cannot read a text, the pairs are too few for the settings, or the
+            embedding does not fill a mapping's cube.
+    """
+    training = [run.pairs[i] for i in run.split.train]
+    ensemble = fit_ensemble(
+        run.settings.teachers,
+        run.settings.ensemble,
+        [pair.prompt for pair in training],
+        [pair.answer for pair in training],
+        torch.tensor([run.groups[i] for i in run.split.train]),
+        run.settings.seed,
+    )
+    parts = embed_parts(run.pairs, run.groups, run.split, ensemble)
+    if run.settings.model == "mapping":
+        new_cube(run.settings, parts.dim)
+    return ensemble
+
+
+def _write_inputs(run: Run, ensemble: Ensemble) -> None:
     # The configuration first: with it a run that is killed here goes on.
     save_text(run.config_file, dump_settings(run.settings))
-    run.ensemble.save(run.ensemble_file)
+    ensemble.save(run.ensemble_file)
     part_of = {i: name for name in PART_NAMES for i in getattr(run.split, name)}
     records = [{**asdict(p), "part": part_of[i], "answer_group": run.groups[i]} for i, p in enumerate(run.pairs)]
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
@@ -304,14 +323,20 @@ def load(folder: str | Path) -> Run:
     """The run in a folder.
 
     Raises:
-        UserError: the folder holds no run, or a damaged one.
+        UserError: the folder holds no run, a damaged one, or one that was killed before the pairs that were given in
+            Python were written.
     """
     folder = Path(folder)
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder}: holds no run; `{command('train', '--out', folder)}` makes one")
     settings = load_settings(folder / "config.yaml")
-    if not _has_begun(folder):
-        return _prepared(folder, settings)  # killed before it had written its inputs
+    if not _has_begun(folder):  # killed before it had written its inputs
+        if not settings.data.pairs:
+            raise UserError(
+                f"{folder}: was killed before its pairs, which were given in Python, were written; nothing is lost: "
+                "delete the folder and call fit with them again"
+            )
+        return _prepared(folder, settings)
     pairs, groups = [], []
     split = Split([], [], [])
     path = folder / "pairs.jsonl"
@@ -351,37 +376,29 @@ def train(run: Run, progress: bool = True) -> None:
         teachers = ", ".join(f"{each.model} on {open_teacher(each).device}" for each in run.settings.teachers)
         say(f"training on {process.device}{count}; teachers: {teachers}")
     with process.main_process_first():  # the others find the teacher's vectors in the cache
-        model = None if run.settings.model == "reader" else new_model(run)
-        _ = run.ensemble
+        ensemble = run.ensemble if _has_begun(run.folder) else fit_teachers(run)
     process.wait_for_everyone()  # each has found the folder empty
     with locked(run.folder) if process.is_main_process else nullcontext():
-        _train(run, model, checks, process, progress)
+        _train(run, ensemble, checks, process, progress)
 
 
-def _train(run: Run, model: AnswerModel | None, checks: list[Check], process: PartialState, progress: bool) -> None:
+def _train(run: Run, ensemble: Ensemble, checks: list[Check], process: PartialState, progress: bool) -> None:
     from cube3d.training import trainer
 
     begins = process.is_main_process and not _has_begun(run.folder)
     if process.is_main_process and run.config_file.exists() and load_settings(run.config_file) != run.settings:
         raise UserError(f"{run.folder}: holds a run of other settings, which began a moment ago; name another folder")
     if begins:
-        _write_inputs(run)
+        _write_inputs(run, ensemble)
     process.wait_for_everyone()
     if not run.ensemble_file.exists():
         raise UserError(
             f"{run.folder}: process {process.process_index} does not see what the first one wrote there; all hosts "
             "of a run share its folder"
         )
-    if model is None:
-        # The texts take long to embed: a run that is killed meanwhile has its inputs, and goes on.
-        try:
-            with process.main_process_first():
-                model = new_model(run)
-        except UserError:
-            if begins:
-                shutil.rmtree(run.folder)
-            raise
-    if isinstance(model, CubeModel):
+    model: AnswerModel
+    if run.settings.model == "mapping":
+        model = new_cube(run.settings, run.parts.dim)
         trained = trainer.fit(
             model,
             task_mix(run.parts.train, run.settings.data.tasks, run.settings.seed),
@@ -396,27 +413,30 @@ def _train(run: Run, model: AnswerModel | None, checks: list[Check], process: Pa
         if run.settings.cube.steps > 0:
             checks.append(check_rollout(model, run.parts.validation.question))
     else:
-        assert isinstance(model, ReaderModel)
-        from cube3d.reader.train import distilled_reader, tuned_reader
+        from cube3d.reader.train import distilled_reader, new_reader, tuned_reader
 
-        checks.append(check_texts(run.material, run.pairs, run.split))
+        # The texts take long to embed: a run that is killed meanwhile has its inputs, and goes on.
+        try:
+            with process.main_process_first():
+                material = run.prepare_material()
+                model = new_reader(material, run.settings.reader, run.parts.dim)
+                model.encode([text for pair in run.pairs for text in (pair.prompt, pair.answer)])  # each can be read
+        except UserError:
+            if begins:
+                shutil.rmtree(run.folder)
+            raise
+        checks.append(check_texts(material, run.pairs, run.split))
         checks += distilled_reader(
             model,
-            run.material,
+            material,
             run.parts,
             run.distilled_folder,
             run.training_folder / "distilling",
             "distilling" if progress else None,
             say if progress else None,
         )
-        trained = tuned_reader(
-            model,
-            run.material,
-            run.parts,
-            run.training_folder / "tuning",
-            "training" if progress else None,
-            progress,
-        )
+        tuning, named = run.training_folder / "tuning", "training" if progress else None
+        trained = tuned_reader(model, material, run.parts, tuning, named, progress)
         checks += trained.checks
         if run.settings.reader.context == "lattice" and run.settings.reader.steps > 0:
             checks.append(check_reading(model, run.parts.validation.text))
@@ -454,16 +474,19 @@ def _kind(settings: Settings) -> type[AnswerModel]:
     return CubeModel if settings.model == "mapping" else ReaderModel
 
 
-def new_model(run: Run) -> AnswerModel:
-    """The run's model before training: the same for the same seed."""
-    dim = run.parts.train.question.shape[1]
-    if run.settings.model == "reader":
-        from cube3d.reader.train import new_reader
+def new_cube(settings: Settings, dim: int) -> CubeModel:
+    """The cube of a mapping before training: the same for the same seed.
 
-        return new_reader(run.material, run.settings.reader, dim)
-    torch.manual_seed(run.settings.seed)
+    Args:
+        settings: of the run.
+        dim: of the teachers' space.
+
+    Raises:
+        UserError: that many dimensions do not fill it.
+    """
+    torch.manual_seed(settings.seed)
     try:
-        return CubeModel(CubeConfig(dim=dim, cube=run.settings.cube.model_dump(), loss=run.settings.loss.model_dump()))
+        return CubeModel(CubeConfig(dim=dim, cube=settings.cube.model_dump(), loss=settings.loss.model_dump()))
     except ValueError as error:
-        names = ", ".join(repr(teacher.model) for teacher in run.settings.teachers)
+        names = ", ".join(repr(teacher.model) for teacher in settings.teachers)
         raise UserError(f"no such cube for the {dim} dimensions of {names}: {error}") from error

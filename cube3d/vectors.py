@@ -45,6 +45,11 @@ class Parts:
     validation: Part
     test: Part
 
+    @property
+    def dim(self) -> int:
+        """Of the teachers' space."""
+        return self.train.question.shape[1]
+
 
 def embed_parts(pairs: Sequence[Pair], groups: Sequence[int], split: Split, ensemble: Ensemble) -> Parts:
     """Each part of the split as vectors."""

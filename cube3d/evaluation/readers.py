@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +15,15 @@ from cube3d.config import ReaderSettings, Settings
 from cube3d.evaluation.baselines import parameter_count
 from cube3d.evaluation.methods import Method
 from cube3d.evaluation.model2vec import static_method, static_model, static_table
-from cube3d.model import CubeConfig, CubeModel, load_model
+from cube3d.model import CubeModel, load_model
 from cube3d.reader.model import ReaderModel
-from cube3d.reader.train import distilled_reader, new_reader, tuned_reader
+from cube3d.reader.train import Material, distilled_reader, new_reader, tuned_reader
+from cube3d.run import Run, new_cube
 from cube3d.teachers.transformer import TransformerTeacher
 from cube3d.training.mixture import mix
 from cube3d.training.ridge import ridge
 from cube3d.training.trainer import fit
 from cube3d.vectors import Part
-
-if TYPE_CHECKING:
-    from cube3d.run import Run
 
 MAPPING = "mapping cube"
 
@@ -60,26 +57,27 @@ def reader_methods(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
         "reader (float16)": _method(model.stored("float16").to(model.device)),
         "reader (int8)": _method(model.stored("int8").to(model.device)),
     }
+    material = run.prepare_material()
     for name, settings in variants(run.settings.reader, model).items():
-        methods[name] = _method(_trained(name, settings, run, say))
+        methods[name] = _method(_trained(name, settings, run, material, say))
         before = load_model(ReaderModel, _folder(run, name) / "distilled").to(model.device)
         methods[DISTILLED.format(name)] = _method(before)
-    return {**methods, **_model2vec(run, say), MAPPING: _mapping_cube(run, say)}
+    return {**methods, **_model2vec(run, material, say), MAPPING: _mapping_cube(run, say)}
 
 
-def _model2vec(run: Run, say: Callable[[str], None]) -> dict[str, Method]:
+def _model2vec(run: Run, material: Material, say: Callable[[str], None]) -> dict[str, Method]:
     static = static_model(run.ensemble.members[0].teacher, run.baselines_folder / "model2vec", say)
     if static is None:
         return {}
-    table = static_table(static, run.material.tokenizer.texts())
+    table = static_table(static, material.tokenizer.texts())
     bag = run.settings.reader.model_copy(update={"context": "none", "cells": [1, 1], "width": table.shape[1]})
     name = DISTILLED.format("Model2Vec")
     folder = _folder(run, name)
-    model = new_reader(run.material, bag, run.parts.train.answer.shape[1], table)
+    model = new_reader(material, bag, run.parts.dim, table)
     if not folder.is_dir():
         say(f"training the baseline {name}")
     training = folder.with_name(f".{folder.name}-training")
-    distilled_reader(model, run.material, run.parts, folder, training, name)
+    distilled_reader(model, material, run.parts, folder, training, name)
     shutil.rmtree(training, ignore_errors=True)
     return {"Model2Vec": static_method(static), name: _method(model)}
 
@@ -125,9 +123,7 @@ def _mapping_cube(run: Run, say: Callable[[str], None]) -> Method:
     training = folder.with_name(f".{folder.name}-training")
     if not folder.is_dir():
         say(f"training the baseline {MAPPING}")
-        torch.manual_seed(defaults.seed)
-        dim = run.parts.train.answer.shape[1]
-        model = CubeModel(CubeConfig(dim=dim, cube=defaults.cube.model_dump(), loss=defaults.loss.model_dump()))
+        model = new_cube(defaults, run.parts.dim)
         fit(model, run.parts.train, run.parts.validation, defaults.training, training, defaults.seed, MAPPING)
         mix(model, ridge(run.parts, residual=True), run.parts, defaults.training.stop_on)
         model.save(folder)
@@ -142,15 +138,17 @@ def _mapping_cube(run: Run, say: Callable[[str], None]) -> Method:
     )
 
 
-def _trained(name: str, settings: ReaderSettings, run: Run, say: Callable[[str], None]) -> ReaderModel:
+def _trained(
+    name: str, settings: ReaderSettings, run: Run, material: Material, say: Callable[[str], None]
+) -> ReaderModel:
     """The variant tuned, and beside it distilled, trained as the run's reader was, unless its folder has it already."""
     folder = _folder(run, name)
     tuned, training = folder / "tuned", folder / "training"
     if not tuned.is_dir():
         say(f"training the baseline {name}")
-        model = new_reader(run.material, settings, run.parts.train.answer.shape[1])
-        distilled_reader(model, run.material, run.parts, folder / "distilled", training / "distilling", name)
-        tuned_reader(model, run.material, run.parts, training / "tuning", f"{name} on pairs")
+        model = new_reader(material, settings, run.parts.dim)
+        distilled_reader(model, material, run.parts, folder / "distilled", training / "distilling", name)
+        tuned_reader(model, material, run.parts, training / "tuning", f"{name} on pairs")
         model.save(tuned)
     shutil.rmtree(training, ignore_errors=True)
     return load_model(ReaderModel, tuned).to(run.model.device)

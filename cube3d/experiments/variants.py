@@ -57,10 +57,7 @@ class Variants:
         self._base, self._seeds, self._folder = with_one_test_part(base), seeds, folder
         started = [runs.start(folder / "unwritten", self._settings({}, seed)) for seed in seeds]
         # A missing teacher, or a cube that its vectors do not fill, is no variant's fault: it shows here.
-        if base.model == "mapping":
-            runs.new_model(started[0])
-        else:
-            _ = started[0].ensemble
+        runs.fit_teachers(started[0])
         self._held_out = [_held_out(run) for run in started]
 
     def check(self, name: str, value: Any) -> None:

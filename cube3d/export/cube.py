@@ -15,6 +15,7 @@ neighbors here.
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,8 @@ def _mean(weights: Tensor, values: Tensor) -> Tensor:
 
 
 class Reader(Cells, InputModule):
-    """Texts → ``sentence_embedding`` ``[B, dim]`` at unit length. Its tensors:
+    """Texts → ``sentence_embedding`` ``[B, dim]`` at unit length, or zero for a text of which no token is known, with a
+    warning: it is near to nothing, and ends no batch. Its tensors:
 
     - ``table [V, width]``: token vectors, float32, float16, or int8 with ``table_scale [V, 1]``;
     - ``log_weight [V]``: logarithm of each token's weight;
@@ -180,15 +182,18 @@ class Reader(Cells, InputModule):
         texts = self._prepend_prompt(inputs, prompt) if prompt else list(inputs)
         self.tokenizer.enable_truncation(self.max_seq_length)
         rows = self.tokenizer.encode_batch_fast(texts)
-        numbers, mask = torch.tensor([row.ids for row in rows]), torch.tensor([row.attention_mask for row in rows])
-        known = mask.bool() if self.unknown is None else (numbers != self.unknown) & mask.bool()
-        for text, some in zip(texts, known.any(dim=1).tolist(), strict=True):
-            if not some:
-                raise ValueError(f"the reader knows no token of the text {text[:80]!r}")
-        return {"input_ids": numbers, "attention_mask": mask}
+        numbers = torch.tensor([row.ids for row in rows], dtype=torch.long)
+        mask = torch.tensor([row.attention_mask for row in rows], dtype=torch.long)
+        known = (mask.bool() & (numbers != (-1 if self.unknown is None else self.unknown))).any(dim=1)
+        if not known.all():
+            unread = ", ".join(repr(text[:80]) for text, some in zip(texts, known.tolist(), strict=True) if not some)
+            warnings.warn(f"the reader knows no token of {unread}; such a text's vector is zero", stacklevel=2)
+        return {"input_ids": numbers, "attention_mask": mask * known[:, None]}
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        features["sentence_embedding"] = self.read(features["input_ids"], features["attention_mask"])
+        mask = features["attention_mask"]
+        read = self.read(features["input_ids"], mask)
+        features["sentence_embedding"] = read.masked_fill(~mask.any(dim=1, keepdim=True), 0)
         return features
 
     def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -185,10 +185,11 @@ ABOUT = {
     "reader and teacher": """Questions are read without a language model: by a table of token vectors and a trained
 lattice of cells (`cube.py`, plain PyTorch, which `trust_remote_code` allows to run), which takes a small share of the
 time. Answers go through the language model whose vectors the reader has learned to give; embed them once. `encode`
-without a task is `encode_document`.""",
+without a task is `encode_document`. A question of which the table has no token gets zeros, and a warning.""",
     "reader": """Both are read without a language model: by a table of token vectors and a trained lattice of cells
 (`cube.py`, plain PyTorch, which `trust_remote_code` allows to run). Its vectors lie in the space of the language model
-that it has learned from, which is not in this folder: answers that were embedded by that one can be searched, too.""",
+that it has learned from, which is not in this folder: answers that were embedded by that one can be searched, too.
+A text of which the table has no token gets zeros, and a warning.""",
 }
 
 README = """---

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from cube3d.config import ReaderSettings
-from cube3d.errors import UserError
+from cube3d.errors import UserError, named
 from cube3d.model import AnswerConfig, AnswerModel, AnswerOutput
 from cube3d.reader.contexts import CONTEXTS
 from cube3d.reader.table import Storage, TokenTable
@@ -161,10 +161,10 @@ class ReaderModel(AnswerModel):
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The token numbers of each text. Raises what :meth:`embed` does."""
-        found = self.tokenizer.encode(texts)
-        for text, tokens in zip(texts, found, strict=True):
-            if not any(token != self.tokenizer.unknown for token in tokens):
-                raise UserError(f"the reader knows no token of the text {text[:80]!r}")
+        found, unknown = self.tokenizer.encode(texts), self.tokenizer.unknown
+        unread = [t for t, tokens in zip(texts, found, strict=True) if all(token == unknown for token in tokens)]
+        if unread:
+            raise UserError(f"the reader knows no token of {named(unread)}")
         return found
 
     def trainable(self) -> list[str]:

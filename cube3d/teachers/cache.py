@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cube3d.errors import StorageError, UserError
+from cube3d.errors import StorageError, UserError, named
 from cube3d.progress import progress
 from cube3d.teachers.teacher import Teacher
 
@@ -39,9 +39,6 @@ def cache_folder() -> Path:
 
 CHUNK = 512
 """Texts that are looked up, or embedded and saved, at a time: a killed process loses no more."""
-
-NAMED = 10
-"""Texts that a message names at most."""
 
 
 def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
@@ -76,11 +73,10 @@ def embed(teacher: Teacher, texts: Sequence[str]) -> Tensor:
         raise StorageError(f"{path}: the teacher cache failed: {error}; {CACHE_VARIABLE} moves it") from error
     if len(readable) < len(missing):
         known = set(readable)
-        unread = [repr(text[:80]) for text in missing if text not in known]
-        more = f" and {len(unread) - NAMED} more" if len(unread) > NAMED else ""
+        unread = [text for text in missing if text not in known]
         raise UserError(
-            f"teacher {teacher}: knows no word of {', '.join(unread[:NAMED])}{more}; leave "
-            f"{'it' if len(unread) == 1 else 'them'} out. What it gave for the others is kept"
+            f"teacher {teacher}: knows no word of {named(unread)}; leave {'it' if len(unread) == 1 else 'them'} out. "
+            "What it gave for the others is kept"
         )
     dims = sorted({len(vector) // 4 for vector in vectors.values()})
     if len(dims) > 1:

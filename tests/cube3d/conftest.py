@@ -118,9 +118,9 @@ def make_run(tiny_teacher):
             "mixture": mixture,
         }
         run = runs.start(folder, parse_settings(values, "test"))
-        runs._write_inputs(run)
+        runs._write_inputs(run, runs.fit_teachers(run))
         run.save_answers()
-        model = runs.new_model(run)
+        model = runs.new_cube(run.settings, 16)
         torch.nn.init.normal_(model.mapping.readout, std=0.1)
         if mixture == "ridge":
             model.set_ridge(torch.randn(16, 16), torch.randn(16), 0.5)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -92,7 +93,57 @@ def test_a_command_in_a_message_survives_the_shell(name):
 def test_under_torchrun_the_hint_is_of_torchrun(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert command("train", "--resume") == "torchrun --nproc-per-node 2 -m cube3d train --resume"
+    assert command("evaluate", "r") == "torchrun --nproc-per-node 2 -m cube3d evaluate r"
     assert command("ask", "r").endswith("-m cube3d ask r")
+
+
+def test_each_of_several_hosts_has_a_hint_of_its_own(monkeypatch):
+    told = {"LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2", "GROUP_RANK": "1"}
+    for name, value in {**told, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    torchrun = "torchrun --nproc-per-node 4 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --master-port 29500"
+    assert command("train", "--resume") == f"{torchrun} -m cube3d train --resume"
+
+
+# Interrupts
+
+
+INTERRUPTED_BY_AN_IMPORT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+module, sys.argv = sys.argv[1], ["cube3d", "ask", "nowhere", "what?"]
+def watch(event, arguments):
+    if event == "import" and arguments[0] == module:
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(watch)
+"""
+
+BY_MODULE = "import runpy; runpy.run_module('cube3d', run_name='__main__', alter_sys=True)"
+home, name = re.search(r'^cube3d = "(.*):(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE).groups()
+BY_SCRIPT = f"from {home} import {name}; sys.exit({name}())"
+
+
+@pytest.mark.parametrize("start", [BY_MODULE, BY_SCRIPT], ids=["module", "script"])
+@pytest.mark.parametrize("module", ["cube3d.cli", "torch", "transformers"])
+def test_an_interrupt_while_python_imports_is_one(module, start):
+    program = [sys.executable, "-c", INTERRUPTED_BY_AN_IMPORT + start, module]
+    ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr in ("", "cube3d: interrupted\n")
+
+
+def test_an_interrupt_that_a_library_takes_for_its_own_failure_is_one(monkeypatch, capsys):
+    """As transformers does while it is imported."""
+
+    def load(folder):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ModuleNotFoundError("Could not import module 'PreTrainedModel'") from error
+
+    monkeypatch.setattr("cube3d.run.load", load)
+    assert main(["ask", "runs/mine", "what?"]) == 130
+    assert capsys.readouterr().err == "cube3d: interrupted\n"
 
 
 @pytest.mark.parametrize("after", [0, 1])
@@ -176,7 +227,7 @@ def test_a_run_killed_before_it_had_its_inputs_goes_on(config_file, tmp_path):
 def test_a_run_of_other_settings_that_began_meanwhile_is_not_taken_over(config_file, tmp_path):
     first = runs.start(tmp_path / "run", load_settings(config_file))
     second = runs.start(tmp_path / "run", load_settings(config_file, ["seed=5"]))
-    runs._write_inputs(first)
+    runs._write_inputs(first, runs.fit_teachers(first))
     with pytest.raises(UserError, match="holds a run of other settings"):
         runs.train(second)
 

@@ -1,6 +1,7 @@
 """The interface for those who do without a command line, as the README shows it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -26,7 +27,7 @@ def test_what_the_readme_shows(config_file, pairs_file, tmp_path):
     question = run.pairs[0].question
     first, second = reader.answer([question], count=2)[0]
     assert first.score >= second.score
-    assert reader.embed([question]).shape == (1, run.parts.test.question.shape[1])
+    assert reader.embed([question]).shape == (1, run.parts.dim)
     assert cube3d.load(run.folder).settings.data.pairs == []
 
 
@@ -37,6 +38,25 @@ def test_a_run_that_goes_on_has_its_own_settings_and_pairs(trained_run):
         cube3d.fit(trained_run, run.settings.model_copy(update={"seed": 99}), resume=True)
     with pytest.raises(cube3d.UserError, match="has its own pairs"):
         cube3d.fit(trained_run, pairs=run.pairs, resume=True)
+
+
+def test_pairs_of_python_that_were_never_written_are_asked_for_again(config_file, pairs_file, tmp_path, monkeypatch):
+    folder, settings, pairs = tmp_path / "run", cube3d.load_settings(config_file), cube3d.read_pairs([str(pairs_file)])
+
+    def killed(ensemble, path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cube3d.teachers.ensemble.Ensemble.save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cube3d.fit(folder, settings, pairs)
+    assert (folder / "config.yaml").exists()
+    with pytest.raises(
+        cube3d.UserError, match=f"{folder}: was killed before its pairs, .* delete the folder and call fit"
+    ):
+        cube3d.fit(folder, resume=True)
+    shutil.rmtree(folder)
+    assert cube3d.fit(folder, settings, pairs, progress=False).pairs == pairs
 
 
 def test_pairs_of_python_are_checked_as_those_of_a_file_are():

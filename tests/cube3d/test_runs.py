@@ -209,6 +209,19 @@ def test_an_interrupt_says_how_to_go_on(config_file, tmp_path, capsys, monkeypat
     assert "train --resume" in capsys.readouterr().err
 
 
+def test_reading_a_property_fits_nothing(config_file, tmp_path):
+    """What is not in the folder yet is asked for by a verb."""
+    run = runs.start(tmp_path / "run", load_settings(config_file))
+    for name in ("ensemble", "parts", "model"):
+        with pytest.raises(UserError, match=f"{run.folder}"):
+            getattr(run, name)
+    fitted = runs.fit_teachers(run)
+    assert not run.folder.exists()
+    runs.train(run, progress=False)
+    texts = [pair.question for pair in run.pairs]
+    assert torch.equal(run.ensemble.questions(texts), fitted.questions(texts))
+
+
 def test_the_split_audit_sees_a_shared_answer():
     pairs = [Pair("a?", "One.", "f:1"), Pair("b?", "one.", "f:2"), Pair("c?", "Two.", "f:3")]
     assert not check_split(pairs, [0, 1, 2], Split([0], [1], [2])).passed

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from cube3d import run as runs
 from cube3d.answering import embed as embedding
 from cube3d.cli import main
+from cube3d.hints import command
 from cube3d.reader.model import ReaderModel
 
 TEXTS = ["what is a river?", "stone", "tell me about the wheel?", "a b c", "music", "light", "water?"]
@@ -75,6 +76,34 @@ def test_standard_input_becomes_json_lines_on_standard_output(named, reader_run,
     assert np.allclose([record["vector"] for record in records], runs.load(reader_run).ask(TEXTS), atol=1e-6)
 
 
+def interrupted(embedder, lines):
+    raise KeyboardInterrupt
+
+
+def test_what_a_pipe_gave_or_took_begins_again_and_a_file_goes_on(
+    reader_run, texts_file, tmp_path, monkeypatch, capsys
+):
+    """The command line says which of both it is, and it is so."""
+    out, content = tmp_path / "vectors.npy", "".join(f"{text}\n" for text in TEXTS).encode()
+    going_on = command("embed", reader_run, texts_file, "--out", out)
+    for given_arguments, ends in [
+        (["--out", out], "interrupted; the same command begins again"),
+        (["-", "--out", out], "interrupted; the same command begins again"),
+        ([texts_file], "interrupted; the same command begins again"),
+        ([texts_file, "--out", out], f"interrupted; `{going_on}` goes on"),
+    ]:
+        given(monkeypatch, content)
+        with monkeypatch.context() as patch:
+            patch.setattr(embedding.Embedder, "__call__", interrupted)
+            assert embed(reader_run, *given_arguments) == 130
+        assert capsys.readouterr().err.splitlines()[-1] == f"cube3d: {ends}"
+        given(monkeypatch, content)
+        assert embed(reader_run, *given_arguments) == 0
+        if "--out" in given_arguments:
+            assert np.allclose(np.load(out), runs.load(reader_run).ask(TEXTS), atol=1e-6)
+            out.unlink()
+
+
 def test_json_lines_are_read_and_written(reader_run, tmp_path):
     source, out = tmp_path / "texts.jsonl", tmp_path / "vectors.jsonl"
     source.write_text("".join(json.dumps({"text": text, "id": 3}) + "\n" for text in TEXTS))
@@ -122,8 +151,8 @@ def test_texts_that_are_cut_are_counted(reader_run, tmp_path, capsys):
     [
         ("t.txt", b"a\nb\nc\nd\n \nf\n", "t.txt:5: the text is empty"),
         ("t.txt", b"a\n\x80\n", "t.txt:2: the text is not UTF-8 (byte 0)"),
-        ("t.txt", "a\nb\nc\nd\n§\n".encode(), "t.txt:5: the reader knows no token of the text '§'"),
-        ("t.txt", "§\nb\n§ §\n".encode(), "t.txt:3: the reader knows no token of the text '§ §'"),
+        ("t.txt", "a\nb\nc\nd\n§\n".encode(), "t.txt:5: the reader knows no token of '§'"),
+        ("t.txt", "§\nb\n§ §\n".encode(), "t.txt:3: the reader knows no token of '§ §'"),
         ("t.txt", b"", "t.txt: holds no text"),
         ("t.jsonl", b'{"text": "a"}\n{"text": "b", "text": "c"}\n', "t.jsonl:2: the key 'text' is there twice"),
         ("t.jsonl", b'{"text": "a"}\n{"texts": "b"}\n', "t.jsonl:2: expected an object with a 'text', found"),

@@ -24,8 +24,8 @@ def quick_training(monkeypatch):
     trained = []
 
     def train(run, progress=True):
-        runs._write_inputs(run)
-        model = runs.new_model(run)
+        runs._write_inputs(run, runs.fit_teachers(run))
+        model = runs.new_cube(run.settings, run.parts.dim)
         size = run.settings.training.learning_rate
         torch.nn.init.normal_(model.mapping.readout, std=size, generator=torch.Generator().manual_seed(3))
         trained.append(run.settings)

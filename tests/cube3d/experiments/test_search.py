@@ -256,8 +256,8 @@ def train(run, progress=True):
     begun.append(run)
     if len(begun) == last:
         os.kill(os.getpid(), signal.SIGKILL)
-    runs._write_inputs(run)
-    model = runs.new_model(run)
+    runs._write_inputs(run, runs.fit_teachers(run))
+    model = runs.new_cube(run.settings, run.parts.dim)
     torch.nn.init.normal_(model.mapping.readout, std=run.settings.training.learning_rate)
     model.save(run.model_folder)
     with log.open("a") as file:

@@ -210,11 +210,18 @@ def test_a_half_width_teacher_is_exported_in_float32(make_run, pairs_file, tmp_p
     assert np.allclose(model.encode_document(TEXTS), run.ensemble.answers(TEXTS), atol=0.02)
 
 
-def test_a_text_without_a_known_token_is_refused_as_by_the_run(make_reader_run, tmp_path):
-    model = load(exported(make_reader_run(), tmp_path / "model", "--reader-only"))
-    for text in ("", "§"):
-        with pytest.raises(ValueError, match="knows no token of the text"):
-            model.encode(["river", text])
+@pytest.mark.parametrize("reader", [{}, {"context": "none"}])
+def test_a_text_without_a_known_token_is_zero_and_ends_no_batch(reader, make_reader_run, tmp_path):
+    run = make_reader_run(**reader)
+    model = load(exported(run, tmp_path / "model", "--reader-only"))
+    with pytest.warns(UserWarning, match="knows no token of '§ §', ''; such a text's vector is zero"):
+        found = model.encode(["river", "", "tell me about the wheel?", "§ §"])
+    assert np.allclose(found[[0, 2]], run.ask(["river", "tell me about the wheel?"]), atol=1e-6)
+    assert not found[[1, 3]].any()
+    with pytest.warns(UserWarning, match="knows no token"):
+        alone = model.encode(["", ""])
+    assert alone.shape == (2, 16)
+    assert not alone.any()
 
 
 def test_an_exported_reader_can_be_trained_on_and_saved_again(make_reader_run, tmp_path):

@@ -30,17 +30,18 @@ def run(reader_run):
 
 
 def test_an_untrained_reader_is_the_weighted_mean_of_its_token_vectors(run):
-    model = new_reader(run.material, run.settings.reader, 16)
+    material = run.prepare_material()
+    model = new_reader(material, run.settings.reader, 16)
     text = "what is a tree?"
     tokens = torch.tensor(model.encode([text])[0])
-    weight = run.material.weights[tokens].softmax(0)
-    expected = F.normalize((weight[:, None] * run.material.vectors[tokens]).sum(0), dim=-1)
+    weight = material.weights[tokens].softmax(0)
+    expected = F.normalize((weight[:, None] * material.vectors[tokens]).sum(0), dim=-1)
     torch.testing.assert_close(model.embed([text])[0], expected)
 
 
 def test_distillation_brings_the_reader_nearer_to_its_teacher(run):
     part = run.parts.validation
-    before = new_reader(run.material, run.settings.reader, 16).predict(part)
+    before = new_reader(run.prepare_material(), run.settings.reader, 16).predict(part)
     after = load_model(ReaderModel, run.distilled_folder).predict(part)
     cosine = [F.cosine_similarity(x, part.question).mean().item() for x in (before, after)]
     assert cosine[1] > cosine[0] + 0.05, cosine
@@ -88,7 +89,19 @@ def test_a_reader_answers_without_its_teacher(reader_run, monkeypatch, capsys):
 
 def test_a_question_of_unknown_tokens_is_an_error_that_shows_it(reader_run, capsys):
     assert main(["ask", str(reader_run), "日本語"]) == 2
-    assert "knows no token of the text '日本語'" in capsys.readouterr().err
+    assert "knows no token of '日本語'" in capsys.readouterr().err
+
+
+def test_pairs_of_unknown_tokens_are_all_named_before_anything_is_trained(
+    reader_config_file, pairs_file, tmp_path, capsys
+):
+    pairs = tmp_path / "pairs.jsonl"
+    strange = [{"question": "日本", "answer": "a country"}, {"question": "what is it?", "answer": "語"}]
+    pairs.write_text(pairs_file.read_text() + "".join(json.dumps(pair) + "\n" for pair in strange))
+    options = ["--config", str(reader_config_file), f"data.pairs=[{pairs}]", "--out", str(tmp_path / "run")]
+    assert main(["train", *options]) == 2
+    assert "the reader knows no token of '日本', '語'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_saved_model_loads_through_transformers(run):
@@ -198,8 +211,9 @@ def test_word_vectors_teach_a_reader_with_a_tokenizer_of_its_own(reader_config_f
     options = [f"teachers=[{{model: {vectors}}}]", "reader.tokenizer=trained", "reader.vocabulary=200"]
     assert main(["train", "--config", str(reader_config_file), "--out", str(folder), *options]) == 0
     run = runs.load(folder)
-    known = (run.material.vectors.norm(dim=1) > 0).sum()
-    assert 10 < known < len(run.material.tokenizer)  # parts of words have no vector, and start from zero
+    material = run.prepare_material()
+    known = (material.vectors.norm(dim=1) > 0).sum()
+    assert 10 < known < len(material.tokenizer)  # parts of words have no vector, and start from zero
 
 
 def test_a_frozen_table_stays_as_the_teachers_make_it(reader_config_file, tmp_path):
@@ -207,23 +221,23 @@ def test_a_frozen_table_stays_as_the_teachers_make_it(reader_config_file, tmp_pa
     options = ["reader.train_vectors=false", "distillation.epochs=1", "training.epochs=1"]
     assert main(["train", "--config", str(reader_config_file), "--out", str(folder), *options]) == 0
     run = runs.load(folder)
-    assert torch.equal(run.model.table.vectors, run.material.vectors)
+    assert torch.equal(run.model.table.vectors, run.prepare_material().vectors)
 
 
 def test_peers_have_the_context_parameters_of_the_lattice(run):
-    dim = run.parts.train.answer.shape[1]
+    material, dim = run.prepare_material(), run.parts.dim
     wanted = run.model.context_parameters
     for name, settings in variants(run.settings.reader, run.model).items():
         if name in ("transformer layer", "convolutions"):
-            found = new_reader(run.material, settings, dim).context_parameters
-            step = new_reader(run.material, settings.model_copy(update={"hidden": settings.hidden + 1}), dim)
+            found = new_reader(material, settings, dim).context_parameters
+            step = new_reader(material, settings.model_copy(update={"hidden": settings.hidden + 1}), dim)
             narrowest = settings.hidden == 1  # its attention alone has more
             assert narrowest or abs(found - wanted) <= (step.context_parameters - found) / 2, name
 
 
 def test_channels_that_four_heads_do_not_divide_get_fewer(run):
     settings = run.settings.reader.model_copy(update={"context": "transformer", "channels": 6})
-    model = new_reader(run.material, settings, run.parts.train.answer.shape[1])
+    model = new_reader(run.prepare_material(), settings, run.parts.dim)
     assert model.reading.context.layer.self_attn.num_heads == 2
     assert model.embed(["what is a tree?"]).isfinite().all()
 
@@ -239,9 +253,10 @@ def test_learning_rates_are_those_of_their_parameters(run):
 
 def test_a_text_that_says_what_is_held_out_is_not_learned_from(run):
     texts = (run.folder / "texts" / "about.json").read_text()
-    assert json.loads(texts)["texts"] == len(run.material.corpus)
-    held_out = {tuple(tokens) for tokens in run.material.tokenizer.encode([p.question for p in run.parts.test.pairs])}
-    corpus = {tuple(run.material.corpus[i]["input_ids"].tolist()) for i in range(len(run.material.corpus))}
+    material = run.prepare_material()
+    assert json.loads(texts)["texts"] == len(material.corpus)
+    held_out = {tuple(tokens) for tokens in material.tokenizer.encode([p.question for p in run.parts.test.pairs])}
+    corpus = {tuple(material.corpus[i]["input_ids"].tolist()) for i in range(len(material.corpus))}
     assert not held_out & corpus
 
 
@@ -264,7 +279,7 @@ def test_evaluation_puts_every_peer_beside_the_reader(reader_run, tmp_path, caps
 
 
 def test_lattice_off_computes_no_step(run):
-    off = new_reader(run.material, run.settings.reader.model_copy(update={"steps": 0}), 16)
+    off = new_reader(run.prepare_material(), run.settings.reader.model_copy(update={"steps": 0}), 16)
     assert isinstance(off.reading.context, TokenLattice)
     assert not any(name.startswith("reading.context.") for name in off.trainable())
 

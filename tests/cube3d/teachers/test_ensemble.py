@@ -429,7 +429,7 @@ def test_a_finished_run_without_its_fitted_ensemble_is_damaged(run_of_two, tmp_p
 def test_teachers_that_cannot_be_had_end_the_run_before_it_begins(tmp_path):
     settings = parse_settings({"teachers": [{"model": "none:Such"}]}, "test")
     with pytest.raises(UserError, match="no such adapter"):
-        _ = runs.start(tmp_path / "run", settings).ensemble
+        runs.fit_teachers(runs.start(tmp_path / "run", settings))
     assert not (tmp_path / "run").exists()
     assert opening.ADAPTER.fullmatch("minilm") is None
 

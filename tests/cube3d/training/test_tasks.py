@@ -180,7 +180,8 @@ def test_the_baselines_are_trained_on_the_same_mix(tiny_run, monkeypatch, tmp_pa
         lengths.append(len(train))
 
     monkeypatch.setattr("cube3d.training.trainer.fit", watched_fit)
-    cube = runs.new_model(tiny_run)
+    runs._write_inputs(tiny_run, runs.fit_teachers(tiny_run))
+    cube = runs.new_cube(tiny_run.settings, tiny_run.parts.dim)
     trained = trained_baselines(cube, tiny_run.parts, tiny_run.settings, tmp_path / "baselines", print)
     mixed = task_mix(tiny_run.parts.train, tiny_run.settings.data.tasks, tiny_run.settings.seed)
     rows = [name for name in trained if not name.endswith(" alone")]
