@@ -20,7 +20,7 @@ elseif(CUBE_SANITIZE MATCHES thread)
 endif()
 target_compile_definitions(emulation PRIVATE CUBE_SANITIZER=${sanitizer})
 if(CUBE_SANITIZE)
-  target_compile_options(emulation_flags INTERFACE -g)
+  target_compile_options(emulation_flags INTERFACE ${optimization})
   target_compile_options(emulation PRIVATE -fno-sanitize=all)
 endif()
 

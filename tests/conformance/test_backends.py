@@ -1,6 +1,6 @@
 """Every backend gives what the reference gives in float64: the result and every gradient, over all switches."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -143,6 +143,14 @@ def test_the_short_cases_hold_every_value_of_every_switch():
         assert sum(c.rule.alive is not None and c.rule.alive.when == when for c in held) >= 5, when
     assert sum(bool(c.rule.immutable_channels) for c in held) >= 5
     assert sum(c.rule.fire_rescale for c in held) >= 5
+
+
+def test_the_short_cases_give_every_field_of_a_rule():
+    """One that no case gives, a backend may run without."""
+    rules = [case.rule for case in short_cases()]
+    for given in (rules, [rule.alive for rule in rules if rule.alive is not None]):
+        for field in fields(given[0]):
+            assert any(getattr(value, field.name) != field.default for value in given), field.name
 
 
 def test_contradicting_switches_are_the_only_ones_left_out():

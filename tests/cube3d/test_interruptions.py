@@ -5,6 +5,7 @@ times in a row. Then it goes on by the command that it printed (after a kill: th
 """
 
 import json
+import os
 import random
 import re
 import shlex
@@ -18,42 +19,56 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from cube3d.cli import main
+from tests.cube3d.forked import Forked
+
 ROOT = Path(__file__).parents[2]
 
-# Counts what the process does to files below a folder, and ends it at one of these moments.
-INTERRUPTED = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
-folder, moment, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-del sys.argv[1:4]
-touching = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "sqlite3.connect"}
-touched = 0
-def watch(event, arguments):
-    global touched
-    if event in touching and any(isinstance(a, (str, bytes)) and folder in os.fsdecode(a) for a in arguments):
-        touched += 1
-    elif event != "import" or not touched:  # imports in between are moments, too
-        return
-    else:
-        touched += 1
-    if touched == moment:
-        os.kill(os.getpid(), number)
-sys.addaudithook(watch)
-from cube3d.cli import main
-status = main()
-print(f"touched {touched} times", file=sys.stderr)
-sys.exit(status)
+TOUCHING = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "sqlite3.connect"}
+
+
+def interrupted(folder, moment, number, arguments):
+    """Runs a command, counts what the process does to files below a folder, and ends it at one of these moments."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+    touched = 0
+
+    def watch(event, given):
+        nonlocal touched
+        if event in TOUCHING and any(isinstance(g, (str, bytes)) and folder in os.fsdecode(g) for g in given):
+            touched += 1
+        elif event != "import" or not touched:  # imports in between are moments, too
+            return
+        else:
+            touched += 1
+        if touched == moment:
+            os.kill(os.getpid(), number)
+
+    sys.addaudithook(watch)
+    status = main(arguments)
+    print(f"touched {touched} times", file=sys.stderr)
+    return status
+
+
+AFRESH = """
+import sys
+from tests.cube3d.test_interruptions import interrupted
+folder, moment, number, *arguments = sys.argv[1:]
+sys.exit(interrupted(folder, int(moment), int(number), arguments))
 """
 
 
-def run(arguments, folder, moment=0, number=0):
-    return subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, str(folder), str(moment), str(int(number)), *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+def afresh(folder, moment, number, arguments):
+    """In a new interpreter."""
+    given = [folder, str(moment), str(number), *arguments]
+    return subprocess.run([sys.executable, "-c", AFRESH, *given], cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def forked(*arguments):
+    return Forked(interrupted, *arguments).end()
+
+
+def run(start, arguments, folder, moment=0, number=0):
+    return start(str(folder), moment, int(number), [*map(str, arguments)])
 
 
 def without_times(value):
@@ -122,17 +137,18 @@ def begin(request, config_file, reader_config_file, plans, tmp_path):
     return begin
 
 
-def ends_alike(command, begin, times, seed):
+def ends_alike(command, begin, times, seed, start):
+    """``start`` is of all processes but the last, which is new in any case: it goes on from what is on disk alone."""
     draw = random.Random(f"{command} {seed}")
     arguments, whole = begin(command, "whole")
-    undisturbed = run(arguments, whole)
+    undisturbed = run(start, arguments, whole)
     assert undisturbed.returncode == 0, undisturbed.stderr
     moments = int(re.search(r"touched (\d+) times", undisturbed.stderr)[1])
     arguments, folder = begin(command, "other")
     given = arguments
     for number in draw.choices([signal.SIGKILL, signal.SIGINT], k=times):
         moment = draw.randint(1, max(2, moments // 2))
-        ended = run(given, folder, moment, number)
+        ended = run(start, given, folder, moment, number)
         where = f"{command}, {number.name} at {moment} of {moments}: {ended.stdout[-500:]}\n{ended.stderr[-3000:]}"
         if ended.returncode == 0:  # the moment was never reached
             break
@@ -146,7 +162,7 @@ def ends_alike(command, begin, times, seed):
             given = [arguments[0], "--resume", "--out", folder]
         else:
             given = arguments
-    ended = run(given, folder)
+    ended = run(afresh, given, folder)
     assert ended.returncode == 0, f"{where}\nthen {given}: {ended.stderr[-3000:]}"
     expected, actual = results(whole), results(folder)
     assert actual.keys() == expected.keys()
@@ -159,11 +175,11 @@ COMMANDS = ["train mapping", "train reader", "search", "ablate", "evaluate mappi
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_interrupted_ends_as_if_it_had_not_been(command, begin):
-    ends_alike(command, begin, times=1, seed=0)
+    ends_alike(command, begin, times=1, seed=0, start=forked)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(1, 4))
 @pytest.mark.parametrize("command", [*COMMANDS, "evaluate reader"])
 def test_what_is_interrupted_often_ends_as_if_it_had_not_been(command, seed, begin):
-    ends_alike(command, begin, times=5, seed=seed)
+    ends_alike(command, begin, times=5, seed=seed, start=afresh)

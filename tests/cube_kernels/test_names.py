@@ -4,15 +4,18 @@ else."""
 import ast
 import importlib.util
 import re
+from dataclasses import fields, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 import cube_kernels
-from cube_kernels import BackendError, CubeLayer, Lattice, Rule, lattice, perceive, update_rule
-from cube_kernels.automaton import bind
+from cube_kernels import Alive, BackendError, CubeLayer, Lattice, Rule, lattice, perceive, update_rule
+from cube_kernels.automaton import StepWeights, bind
 from cube_kernels.backends import compiled, cuda, native, reference, triton
+from cube_kernels.backends.contract import Call, Schedule
 from cube_kernels.backends.triton import plan as triton_plan
 from cube_kernels.call import dispatch
 
@@ -120,6 +123,57 @@ def test_triton_refuses_it_too(option, added):
 def test_compiled_modules_refuse_it_themselves(module, added):
     with pytest.raises(ValueError, match="Update is 'novel'; this build knows: residual, replace, gated, leaky"):
         compiled.rule_plan(module, bind(SMALL, added("update")))
+
+
+def compiled_modules_are_told(rule):
+    module = Mock()
+    compiled.rule_plan(module, bind(SMALL, rule))
+    return module.mock_calls
+
+
+def triton_is_told(rule):
+    from cube_kernels.backends.triton.rollout import Steps
+
+    schedule = Schedule(steps=1, checkpoint_every=1, seed=0, trajectory_every=0, tolerance=-1)
+    no_weights = StepWeights(*[None] * len(StepWeights._fields))
+    steps = Steps(Call(bind(SMALL, rule), schedule, torch.zeros(1, *SMALL.state_shape), no_weights, None, None), None)
+    return steps.plan, steps.numbers
+
+
+# A rule, and another value of each field.
+DRAWN = Rule(fire_rate=0.5, alive=Alive(0))
+OTHER_RULES = {
+    "perception": "gather",
+    "filters": 2,
+    "fixed_filters": ("laplacian",),
+    "own_state": False,
+    "drive": 3,
+    "hidden": 32,
+    "activation": "relu",
+    "update": "leaky",
+    "squash": "tanh",
+    "step_size": 0.5,
+    "fire_rate": 0.25,
+    "fire_rescale": True,
+    "clamp": (-1, 1),
+    "immutable_channels": (1,),
+    "alive": None,
+}
+OTHER_LIVES = {"channel": 1, "threshold": 0.5, "when": "after", "dead_value": -1}
+
+
+@pytest.mark.parametrize(
+    "told", [compiled_modules_are_told, pytest.param(triton_is_told, marks=needs_triton)], ids=["compiled", "triton"]
+)
+def test_every_field_of_a_rule_reaches_the_backends(told):
+    """One that a backend is not told of, it would run without."""
+    for of, others in ((Rule, OTHER_RULES), (Alive, OTHER_LIVES)):
+        assert {field.name for field in fields(of)} == others.keys()
+    first = told(DRAWN)
+    for name, value in OTHER_RULES.items():
+        assert told(replace(DRAWN, **{name: value})) != first, name
+    for name, value in OTHER_LIVES.items():
+        assert told(replace(DRAWN, alive=replace(DRAWN.alive, **{name: value}))) != first, f"alive.{name}"
 
 
 def test_what_is_computed_of_perception_is_told_by_name():
