@@ -158,7 +158,7 @@ class WideBlock:
         for exchange in self.exchanges:
             at = 2 * (block.dim() - 1 - exchange.dim)  # F.pad counts dimensions from the last
             margins[at : at + 2] = exchange.slab.low, exchange.slab.high
-        return F.pad(block, margins)
+        return F.pad(block.contiguous(), margins)  # whose result is strided as it is
 
     def filled(self, wide: Tensor) -> Tensor:
         """With the halos of the neighbors' blocks; differentiable any number of times."""

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends.contract import Call, Gradients, Kernels, Outputs, Schedule
+from cube_kernels.call import door
 from cube_kernels.sharding.course import Course
 
 
@@ -40,7 +41,7 @@ def rollout(
     job: Job, x: Tensor, write_mask: Tensor | None, drive: Tensor | None, weights: StepWeights
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """As :func:`cube_kernels.sharding.by_autograd.rollout`, with the weights of a step in the parameters' place."""
-    tensors = x, write_mask, drive, *weights
+    tensors = x, write_mask, drive, *map(door.resolved, weights)
     differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     state, taken, *trajectory = _Rollout.apply(job, differentiated, *tensors)
     return state, trajectory, taken

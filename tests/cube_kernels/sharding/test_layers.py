@@ -126,6 +126,12 @@ def _unchanged(rank: int) -> None:
     second = torch.autograd.grad(found[0].pow(2).sum(), block)
     close(list(second), [take(torch.autograd.grad(truth[0].pow(2).sum(), whole)[0])])
 
+    turned = ShardedCubeLayer(deepcopy(layer), world)
+    for p in turned.parameters():
+        p.data = p.data.t().contiguous().t() if p.dim() == 2 else p.data
+    strided = take(x).permute(4, 0, 1, 2, 3).contiguous().permute(1, 2, 3, 4, 0)
+    assert torch.equal(turned(strided), take(layer(x)))
+
     narrow, x = layer_of().bfloat16(), states(2).bfloat16()
     found = ShardedCubeLayer(narrow, world)(take(x))
     assert torch.equal(found, take(narrow(x)))
