@@ -173,11 +173,9 @@ def _surroundings(shape: Shape) -> str:
 
 def _constant(lattice: Lattice, rule: Rule, steps: int, **parameters: Tensor) -> CubeLayer:
     """A layer of these parameters, which no optimizer changes."""
-    with torch.random.fork_rng(devices=[]):  # a layer draws its first parameters, and nobody needs these
-        layer = CubeLayer(lattice, rule, steps)
-    layer.requires_grad_(False)
+    layer = CubeLayer._empty(lattice, rule, steps)
     for name, value in parameters.items():
-        getattr(layer, name).copy_(value)
+        setattr(layer, name, nn.Parameter(value, requires_grad=False))
     return layer
 
 
