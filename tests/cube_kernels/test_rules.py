@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from cube_kernels import fixed_filters, perceive
 from cube_kernels.philox import fires
-from cube_kernels.rules import classic_cell, growing_nca, heat, life
+from cube_kernels.rules import classic_cell, elementary, growing_nca, heat, life
 from tests.conftest import PADDING
 
 BACKENDS = ["native", "reference"]
@@ -278,6 +278,52 @@ def test_constant_rules_train_nothing_and_draw_nothing(build):
     layer = build()
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(p.requires_grad for p in layer.parameters())
+
+
+# --- elementary automata -------------------------------------------------------------------------------------------
+
+
+def wolfram_step(line: np.ndarray, number: int, boundary: str) -> np.ndarray:
+    """Cell by cell, by the digits of the number."""
+    padded = np.pad(line, 1, mode=PADDING[boundary])
+    digits = f"{number:08b}"[::-1]
+    neighborhoods = zip(padded, padded[1:], padded[2:], strict=False)
+    return np.array([int(digits[int(f"{left}{own}{right}", 2)]) for left, own, right in neighborhoods])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("boundary", ["periodic", "walls", "replicate", "reflecting"])
+def test_all_256_elementary_automata_step_by_the_digits_of_their_number(backend, boundary):
+    lines = np.random.default_rng(0).integers(0, 2, (3, 37))
+    for number in range(256):
+        layer = elementary(37, number, boundary)
+        layer.backend = backend
+        found = layer(torch.tensor(lines, dtype=torch.float32).view(3, 1, 1, 37, 1), steps=2).view(3, 37)
+        once = [wolfram_step(line, number, boundary) for line in lines]
+        expected = [wolfram_step(line, number, boundary) for line in once]
+        assert found.tolist() == np.array(expected).tolist(), number
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rule_90_is_the_triangle_of_pascal_in_every_dtype(dtype):
+    line = torch.zeros(1, 1, 1, 65, 1, dtype=dtype)
+    line[..., 32, :] = 1
+    rows = elementary(65, 90, steps=32).to(dtype)(line, trajectory_every=1).trajectory.view(32, 65)
+    for n, row in enumerate(rows, start=1):
+        expected = torch.zeros(65, dtype=dtype)
+        expected[32 - n : 33 + n : 2] = torch.tensor([math.comb(n, k) % 2 for k in range(n + 1)], dtype=dtype)
+        assert torch.equal(row, expected)
+
+
+@pytest.mark.parametrize(("number", "message"), [(256, "number is 256; it must be at most 255"), (-1, "number is -1")])
+def test_a_number_of_no_elementary_automaton_is_named(number, message):
+    with pytest.raises(ValueError, match=f"elementary: {message}"):
+        elementary(8, number)
+
+
+def test_an_absorbing_line_would_have_fractions():
+    with pytest.raises(ValueError, match="elementary: boundary is 'absorbing'; valid: 'walls'"):
+        elementary(8, 30, "absorbing")
 
 
 # --- heat --------------------------------------------------------------------------------------------------------
