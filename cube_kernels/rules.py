@@ -1,9 +1,9 @@
 """Ready systems by name, with everything set. Each function returns a :class:`cube_kernels.CubeLayer`, or, where the
 system is no :class:`cube_kernels.Rule`, a :class:`cube_kernels.Cell`: :func:`gray_scott`, :func:`lenia`, :func:`wave`.
 
-:func:`classic_cell` and :func:`growing_nca` are to be trained. The others compute what their names say from the first
-call on; their parameters are constants (``requires_grad`` is False), yet their states have gradients.
-``layer.to(dtype)`` carries any of them to another dtype.
+:func:`classic_cell`, :func:`growing_nca`, :func:`isotropic_nca` and :func:`texture_nca` are to be trained. The others
+compute what their names say from the first call on; their parameters are constants (``requires_grad`` is False), yet
+their states have gradients. ``layer.to(dtype)`` carries any of them to another dtype.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ from cube_kernels.layer import CubeLayer
 from cube_kernels.update_rule import Alive, Rule
 from cube_kernels.value import check_choice, check_positive, check_range
 
-__all__ = ["classic_cell", "elementary", "gray_scott", "growing_nca", "heat", "lenia", "life", "wave"]
+__all__ = [
+    "classic_cell",
+    "elementary",
+    "gray_scott",
+    "growing_nca",
+    "heat",
+    "isotropic_nca",
+    "lenia",
+    "life",
+    "texture_nca",
+    "wave",
+]
 
 _EXACT = [name for name in BOUNDARIES if name != "absorbing"]
 """Boundaries that make no fraction of a one."""
@@ -81,6 +92,64 @@ def growing_nca(
     layer = CubeLayer(Lattice(shape, channels, _surroundings(shape)), rule, steps)
     nn.init.zeros_(layer.head_weight)  # type: ignore[arg-type]
     return layer
+
+
+def texture_nca(
+    shape: Shape, channels: int = 12, hidden: int = 96, fire_rate: float = 0.5, steps: int = 64
+) -> CubeLayer:
+    """Cells that weave a texture (Niklasson, Mordvintsev, Randazzo and Levin: "Self-Organising Textures", Distill,
+    2021), in the plane as published and in space.
+
+    A cell perceives itself, its slopes along each axis and a Laplacian, by the authors' binomial filters, which are
+    constants; a hidden layer of relus and a last layer without bias, which starts at zero, add to its state where it
+    fires. The lattice is a torus. 5,856 parameters to train in the plane.
+
+    The layer takes states ``[B, D, H, W, channels]``, zeros to begin with, and a ``seed`` at each call unless
+    ``fire_rate`` is 1. Colors are the first three channels plus 0.5.
+
+    Args:
+        shape: ``(1, H, W)`` for the plane, with 8 neighbors; ``(D, H, W)`` for space, with 26.
+        channels: channels a cell.
+        hidden: width of the hidden layer.
+        fire_rate: probability with which a cell updates in a step; changes are not rescaled by it.
+        steps: steps of a call that does not say; the authors train with 32 to 96.
+
+    Raises:
+        ValueError, TypeError: those of :class:`cube_kernels.Lattice`, :class:`cube_kernels.Rule` and
+            :class:`cube_kernels.CubeLayer`.
+    """
+    lattice = Lattice(shape, channels, _surroundings(shape), boundary="periodic")
+    slopes = [_binomial(lattice, along) for along, reach in reversed([*enumerate(lattice.reach)]) if reach]
+    itself = [float(not any(offset)) for offset in lattice.offsets]
+    rule = Rule(filters=2 + len(slopes), own_state=False, hidden=hidden, activation="relu", fire_rate=fire_rate)
+    return _perceiving(lattice, rule, steps, itself, *slopes, _binomial_laplacian(lattice))
+
+
+def isotropic_nca(
+    shape: Shape, channels: int = 16, hidden: int = 192, fire_rate: float = 0.5, steps: int = 64
+) -> CubeLayer:
+    """Growing cells that know no direction (Mordvintsev, Randazzo and Fouts: "Growing Isotropic Neural Cellular
+    Automata", ALIFE 2022), in the plane as published and in space: what they grow can be turned and mirrored.
+
+    A cell perceives itself and a Laplacian, by the authors' binomial filter, which is constant; a hidden layer of relus
+    and a last layer without bias, which starts at zero, add to its state where it fires. It lives while channel 3, the
+    opacity, exceeds 0.1 in its neighborhood before the step; what is dead is zero. The lattice is a torus. 9,408
+    parameters to train.
+
+    The layer takes states ``[B, D, H, W, channels]``, and a ``seed`` at each call unless ``fire_rate`` is 1. A single
+    seed cell has no sides; the authors start from several of different colors, or train for a picture in any direction.
+
+    Args:
+        shape, channels, hidden, fire_rate, steps: see :func:`growing_nca`; the authors train with 64 to 96 steps.
+
+    Raises:
+        ValueError, TypeError: fewer than 4 channels, and those of :class:`cube_kernels.Lattice`,
+            :class:`cube_kernels.Rule` and :class:`cube_kernels.CubeLayer`.
+    """
+    lattice = Lattice(shape, channels, _surroundings(shape), boundary="periodic")
+    alive = Alive(channel=3, threshold=0.1, when="before")
+    rule = Rule(hidden=hidden, activation="relu", fire_rate=fire_rate, alive=alive)
+    return _perceiving(lattice, rule, steps, _binomial_laplacian(lattice))
 
 
 def life(shape: Shape, rule: str = "B3/S23", boundary: str = "periodic", steps: int = 1) -> CubeLayer:
@@ -187,6 +256,28 @@ def _planar(shape: Shape) -> bool:
 
 def _surroundings(shape: Shape) -> str:
     return "moore_2d" if _planar(shape) else "moore"
+
+
+def _binomial(lattice: Lattice, along: int | None = None) -> list[float]:
+    """At each offset the product of ``1, 2, 1`` over the axes, or of ``-1, 0, 1`` along one of them."""
+    axes = [axis for axis, reach in enumerate(lattice.reach) if reach]
+    return [math.prod(o[axis] if axis == along else 2 - abs(o[axis]) for axis in axes) for o in lattice.offsets]
+
+
+def _binomial_laplacian(lattice: Lattice) -> list[float]:
+    """The difference between what is around a cell and what it is; not divided by the weights' sum."""
+    weights = _binomial(lattice)
+    return [weight - (0 if any(o) else sum(weights)) for o, weight in zip(lattice.offsets, weights, strict=True)]
+
+
+def _perceiving(lattice: Lattice, rule: Rule, steps: int, *filters: list[float]) -> CubeLayer:
+    """A layer of constant filters, the same for every channel, whose last layer starts at zero and has no bias."""
+    layer = CubeLayer(lattice, rule, steps)
+    bank = torch.tensor(filters, dtype=torch.get_default_dtype())[..., None].repeat(1, 1, lattice.channels)
+    layer.filters = nn.Parameter(bank, requires_grad=False)
+    nn.init.zeros_(layer.head_weight)  # type: ignore[arg-type]
+    layer.head_bias.requires_grad_(False)  # type: ignore[union-attr]
+    return layer
 
 
 def _by_table(lattice: Lattice, weights: dict[Offset, float], table: Tensor, steps: int) -> CubeLayer:
