@@ -13,8 +13,9 @@ from cube_kernels import CubeLayer
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_a_growing_3d_automaton_learns_its_shape(monkeypatch, capsys):
-    options = ["--size", "6", "--steps", "8", "--iterations", "20", "--hidden", "32"]
+def test_a_growing_3d_automaton_learns_its_shape(monkeypatch, capsys, tmp_path):
+    page = tmp_path / "grown.html"
+    options = ["--size", "6", "--steps", "8", "--iterations", "20", "--hidden", "32", "--out", str(page)]
     monkeypatch.setattr(sys, "argv", ["growing_3d.py", *options])
     runpy.run_path(str(EXAMPLES / "growing_3d.py"), run_name="__main__")
     printed = capsys.readouterr().out
@@ -23,6 +24,7 @@ def test_a_growing_3d_automaton_learns_its_shape(monkeypatch, capsys):
     ]
     assert len(losses) >= 2, printed
     assert losses[-1] < losses[0], printed
+    assert "const steps = 8, shape = [6, 6, 6]" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("experiment", ["grow", "regenerate"])
