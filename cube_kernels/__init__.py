@@ -2,6 +2,7 @@
 
 from torch.serialization import add_safe_globals
 
+from cube_kernels import growing, rules, view
 from cube_kernels.automaton import Automaton, bind
 from cube_kernels.backends.contract import BackendError
 from cube_kernels.call.dispatch import register_backend
@@ -34,9 +35,12 @@ __all__ = [
     "Window",
     "bind",
     "fixed_filters",
+    "growing",
     "perceive",
     "register_backend",
     "rollout",
+    "rules",
+    "view",
 ]
 
 # Values that check themselves when made, and run nothing else: `torch.load`, which makes only what it is told to trust,

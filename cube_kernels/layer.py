@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import overload
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor, nn
 
+from cube_kernels import layer_file
 from cube_kernels.automaton import bind
 from cube_kernels.call.dispatch import BACKENDS
 from cube_kernels.call.options import Rollout
@@ -14,6 +17,9 @@ from cube_kernels.functional import rollout
 from cube_kernels.lattice import Lattice
 from cube_kernels.update_rule import Rule, RuleParameters
 from cube_kernels.value import check_choice, check_positive
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class CubeLayer(nn.Module):
@@ -187,6 +193,65 @@ class CubeLayer(nn.Module):
             first_step=first_step,
             first_sample=first_sample,
         )
+
+    def on(self, shape: tuple[int, int, int]) -> Self:
+        """The same rule on a lattice of another shape: a layer that shares this one's parameters, so that either may be
+        trained further. What a cell computes does not depend on how many there are.
+
+        Args:
+            shape: cells along each axis, ``(D, H, W)``.
+
+        Raises:
+            ValueError, TypeError: a shape that is none.
+
+        Example::
+
+            small = rules.growing_nca((1, 40, 40))  # train it
+            large = small.on((1, 200, 200))
+        """
+        lattice = replace(self.lattice, shape=shape)
+        layer = type(self)._empty(lattice, self.rule, self.steps, self.backend, self.checkpoint_every)
+        for name, parameter in self.named_parameters():
+            setattr(layer, name, parameter)
+        return layer
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the layer to one file of safetensors, whose metadata has the lattice, the rule and the steps.
+
+        ``backend`` and ``checkpoint_every`` suit a machine and are not kept.
+
+        Raises:
+            OSError, safetensors.SafetensorError: the file cannot be written.
+        """
+        parameters = dict(self.named_parameters())
+        constants = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+        layer_file.write(path, layer_file.Saved(self.lattice, self.rule, self.steps, parameters, constants))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], shape: tuple[int, int, int] | None = None) -> Self:
+        """The layer that :meth:`save` wrote, on the CPU, in the dtype that it had. Loading runs no code of the file.
+
+        Args:
+            path: the file.
+            shape: another shape of the lattice, as :meth:`on` takes it; None for the saved one.
+
+        Raises:
+            ValueError: a file of something else, of another version, or a damaged one.
+            FileNotFoundError: there is none.
+        """
+        saved = layer_file.read(path)
+        layer = cls._empty(saved.lattice, saved.rule, saved.steps)
+        for name, tensor in saved.tensors.items():
+            setattr(layer, name, nn.Parameter(tensor, requires_grad=name not in saved.constants))
+        return layer if shape is None else layer.on(shape)
+
+    @classmethod
+    def _empty(
+        cls, lattice: Lattice, rule: Rule, steps: int, backend: str = "auto", checkpoint_every: int | None = None
+    ) -> Self:
+        """A layer whose parameters have no values yet; nothing is drawn for them."""
+        with torch.device("meta"):
+            return cls(lattice, rule, steps, backend, checkpoint_every)
 
     def extra_repr(self) -> str:
         return f"{self.lattice}, {self.rule}, steps={self.steps}, backend={self.backend!r}"

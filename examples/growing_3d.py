@@ -1,7 +1,7 @@
 """Grows a shape of voxels from one cell: growing neural cellular automata (Mordvintsev et al., 2020) in space.
 
     python examples/growing_3d.py
-    python examples/growing_3d.py --size 16 --steps 32 --iterations 1000 --out grown.npy
+    python examples/growing_3d.py --size 16 --steps 32 --iterations 1000 --out grown.html
 
 Every cell runs the same small rule and sees its 26 neighbors alone; the rule is trained until the whole becomes a
 mushroom. It prints the loss before and after, and a slice through the target and through what has grown.
@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cube_kernels import CubeLayer
+from cube_kernels import CubeLayer, view
+from cube_kernels.growing import normalize_gradients, seed_cell
 from cube_kernels.rules import growing_nca
 
 RED, CREAM = (0.9, 0.15, 0.1), (0.95, 0.9, 0.7)
@@ -34,17 +34,9 @@ def mushroom(size: int) -> Tensor:
     return torch.cat([color * solid, solid], dim=-1)
 
 
-def seed_state(batch: int, layer: CubeLayer) -> Tensor:
-    """One living cell in the middle of nothing, without color."""
-    state = torch.zeros(batch, *layer.lattice.shape, layer.lattice.channels)
-    d, h, w = (size // 2 for size in layer.lattice.shape)
-    state[:, d, h, w, 3:] = 1
-    return state
-
-
 def grown(layer: CubeLayer, batch: int, seed: int) -> Tensor:
-    """Color and opacity after a rollout from the seed; which cells fire is drawn from ``seed``."""
-    return layer(seed_state(batch, layer), seed=seed)[..., :4]
+    """Color and opacity after a rollout from one cell; which cells fire is drawn from ``seed``."""
+    return layer(seed_cell(layer.lattice).expand(batch, *layer.lattice.state_shape), seed=seed)[..., :4]
 
 
 def picture(voxels: Tensor) -> list[str]:
@@ -61,14 +53,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="steps of a rollout; a cell sees one further with each")
     parser.add_argument("--iterations", type=int, default=200, help="training rollouts")
     parser.add_argument("--batch", type=int, default=2, help="samples a rollout, which differ in the cells that fire")
-    parser.add_argument("--out", help="save the grown voxels, [size, size, size, 4], to this .npy file")
+    parser.add_argument("--out", help="write a page to this .html file, on which the growth can be turned and watched")
     options = parser.parse_args()
 
     torch.manual_seed(0)
     layer = growing_nca((options.size,) * 3, options.channels, options.hidden, steps=options.steps)
     target = mushroom(options.size)
-    parameters = list(layer.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=3e-3)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.iterations)
 
     def test_loss() -> float:
@@ -80,8 +71,9 @@ def main() -> None:
     start = time.perf_counter()
     for iteration in range(1, options.iterations + 1):
         loss = (grown(layer, options.batch, seed=iteration) - target).square().mean()
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient / (gradient.norm() + 1e-8)  # as the authors do: their size varies widely
+        optimizer.zero_grad()
+        loss.backward()
+        normalize_gradients(layer.parameters())  # as the authors do: their size varies widely
         optimizer.step()
         schedule.step()
         if iteration % max(1, options.iterations // 10) == 0:
@@ -93,7 +85,9 @@ def main() -> None:
     for wanted, got in zip(picture(target), picture(voxels), strict=True):
         print(f"{wanted}    {got}")
     if options.out:
-        np.save(options.out, voxels.numpy())
+        with torch.no_grad():
+            states = layer(seed_cell(layer.lattice)[None], seed=0, trajectory_every=1).trajectory
+        view.Page(states[:, 0]).save(options.out)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+
+from cube_kernels import CubeLayer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_a_growing_3d_automaton_learns_its_shape(monkeypatch, capsys):
-    options = ["--size", "6", "--steps", "8", "--iterations", "20", "--hidden", "32"]
+def test_a_growing_3d_automaton_learns_its_shape(monkeypatch, capsys, tmp_path):
+    page = tmp_path / "grown.html"
+    options = ["--size", "6", "--steps", "8", "--iterations", "20", "--hidden", "32", "--out", str(page)]
     monkeypatch.setattr(sys, "argv", ["growing_3d.py", *options])
     runpy.run_path(str(EXAMPLES / "growing_3d.py"), run_name="__main__")
     printed = capsys.readouterr().out
@@ -21,6 +25,22 @@ def test_a_growing_3d_automaton_learns_its_shape(monkeypatch, capsys):
     ]
     assert len(losses) >= 2, printed
     assert losses[-1] < losses[0], printed
+    assert "const steps = 8, shape = [6, 6, 6]" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("experiment", ["grow", "regenerate"])
+def test_a_picture_is_grown_from_a_picture(experiment, monkeypatch, capsys, tmp_path):
+    square = Image.new("RGBA", (64, 64), (200, 40, 40, 255))
+    square.save(tmp_path / "square.png")
+    options = ["--iterations", "2", "--batch", "4", "--pool", "4", "--picture", str(tmp_path / "square.png")]
+    monkeypatch.setattr(sys, "argv", ["growing_2d.py", "--experiment", experiment, "--out", str(tmp_path), *options])
+    runpy.run_path(str(EXAMPLES / "growing_2d.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert ("with one half lost" in printed) == (experiment == "regenerate")
+    assert CubeLayer.load(tmp_path / "rule.safetensors").lattice.shape == (1, 40, 40)
+    rows = 2 if experiment == "regenerate" else 1
+    assert Image.open(tmp_path / "strip.png").size == (7 * 120, rows * 120)
+    assert Image.open(tmp_path / "grown.gif").n_frames > 1
 
 
 def test_a_cell_of_ones_own_grows_beyond_its_seed(monkeypatch, capsys):

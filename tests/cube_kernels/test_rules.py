@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from cube_kernels import fixed_filters, perceive
 from cube_kernels.philox import fires
-from cube_kernels.rules import classic_cell, growing_nca, heat, life
+from cube_kernels.rules import classic_cell, elementary, growing_nca, heat, isotropic_nca, life, texture_nca
 from tests.conftest import PADDING
 
 BACKENDS = ["native", "reference"]
@@ -132,6 +132,78 @@ def test_growing_cells_begin_as_the_identity_on_the_living_and_have_the_publishe
 def test_growing_cells_refuse_to_live_without_opacity():
     with pytest.raises(ValueError, match="alive.channel is 3.*3 channels"):
         growing_nca((1, 8, 8), channels=3)
+
+
+# --- textures, and cells without directions ---------------------------------------------------------------------
+
+SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+AROUND = torch.tensor([[1.0, 2.0, 1.0], [2.0, -12.0, 2.0], [1.0, 2.0, 1.0]])
+
+
+def on_torus(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Of ``[B, 1, H, W, C]``, channel by channel."""
+    image = F.pad(x[:, 0].movedim(-1, 1), (1, 1, 1, 1), mode="circular")
+    kernels = kernel.to(x).expand(x.shape[-1], 1, 3, 3)
+    return F.conv2d(image, kernels, groups=x.shape[-1]).movedim(1, -1)[:, None]
+
+
+def texture_step(x, parameters, fired):
+    seen = torch.cat([x, on_torus(x, SOBEL), on_torus(x, SOBEL.T), on_torus(x, AROUND)], dim=-1)
+    hidden = torch.relu(seen @ parameters["hidden_weight"].T + parameters["hidden_bias"])
+    return x + hidden @ parameters["head_weight"].T * fired
+
+
+def isotropic_step(x, parameters, fired):
+    mature = (x[:, 0, ..., 3] > 0.1).to(x.dtype)
+    around = F.conv2d(F.pad(mature[:, None], (1, 1, 1, 1), mode="circular"), torch.ones(1, 1, 3, 3, dtype=x.dtype))
+    hidden = torch.relu(
+        torch.cat([x, on_torus(x, AROUND)], dim=-1) @ parameters["hidden_weight"].T + parameters["hidden_bias"]
+    )
+    return (x + hidden @ parameters["head_weight"].T * fired) * (around > 0.5)[..., None]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("ready", "published"), [(texture_nca, texture_step), (isotropic_nca, isotropic_step)])
+def test_they_step_as_the_authors_notebooks_do(backend, ready, published):
+    """Four steps with arbitrary weights from a patch, which reaches around the torus."""
+    torch.manual_seed(0)
+    layer = ready((1, 7, 8), channels=5, hidden=9).double()
+    layer.backend = backend
+    for parameter in layer.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    x = torch.zeros(2, 1, 7, 8, 5, dtype=torch.float64)
+    x[:, :, :3, 6:] = torch.rand(2, 1, 3, 2, 5, dtype=torch.float64)
+    states = layer(x, steps=4, seed=5, trajectory_every=1).trajectory.detach()
+    for step, state in enumerate(states):
+        fired = fires(torch.arange(56), 2, step, 5, 0.5).reshape(2, 1, 7, 8, 1)
+        assert torch.allclose(state, published(x, dict(layer.named_parameters()), fired), rtol=0, atol=1e-12)
+        assert not torch.equal(state, x)
+        x = state
+
+
+@pytest.mark.parametrize(("ready", "trained"), [(texture_nca, 5856), (isotropic_nca, 9408)])
+def test_they_have_as_many_parameters_as_published_and_start_still(ready, trained):
+    layer = ready((1, 8, 8))
+    assert sum(p.numel() for p in layer.parameters() if p.requires_grad) == trained
+    x = torch.ones(1, 1, 8, 8, layer.lattice.channels)
+    assert torch.equal(layer(x, steps=3, seed=0), x)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 6), (6, 6, 6)], ids=["plane", "space"])
+@pytest.mark.parametrize("ready", [isotropic_nca, texture_nca])
+def test_isotropic_cells_alone_know_no_direction(shape, ready):
+    """Turned and mirrored, what they become is what they became, turned and mirrored."""
+    torch.manual_seed(0)
+    layer = ready(shape, channels=5, hidden=16, fire_rate=1.0).double()
+    torch.nn.init.normal_(layer.head_weight, std=0.1)
+    x = torch.rand(1, *shape, 5, dtype=torch.float64)
+    turns = [lambda s: s.rot90(1, (2, 3)), lambda s: s.flip(3)]
+    if shape[0] > 1:
+        turns += [lambda s: s.rot90(1, (1, 2)), lambda s: s.transpose(1, 3)]
+    with torch.no_grad():
+        same = [torch.allclose(layer(turn(x), steps=3), turn(layer(x, steps=3)), rtol=0, atol=1e-9) for turn in turns]
+    assert same == [ready is isotropic_nca] * len(turns)
 
 
 # --- life --------------------------------------------------------------------------------------------------------
@@ -278,6 +350,52 @@ def test_constant_rules_train_nothing_and_draw_nothing(build):
     layer = build()
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(p.requires_grad for p in layer.parameters())
+
+
+# --- elementary automata -------------------------------------------------------------------------------------------
+
+
+def wolfram_step(line: np.ndarray, number: int, boundary: str) -> np.ndarray:
+    """Cell by cell, by the digits of the number."""
+    padded = np.pad(line, 1, mode=PADDING[boundary])
+    digits = f"{number:08b}"[::-1]
+    neighborhoods = zip(padded, padded[1:], padded[2:], strict=False)
+    return np.array([int(digits[int(f"{left}{own}{right}", 2)]) for left, own, right in neighborhoods])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("boundary", ["periodic", "walls", "replicate", "reflecting"])
+def test_all_256_elementary_automata_step_by_the_digits_of_their_number(backend, boundary):
+    lines = np.random.default_rng(0).integers(0, 2, (3, 37))
+    for number in range(256):
+        layer = elementary(37, number, boundary)
+        layer.backend = backend
+        found = layer(torch.tensor(lines, dtype=torch.float32).view(3, 1, 1, 37, 1), steps=2).view(3, 37)
+        once = [wolfram_step(line, number, boundary) for line in lines]
+        expected = [wolfram_step(line, number, boundary) for line in once]
+        assert found.tolist() == np.array(expected).tolist(), number
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rule_90_is_the_triangle_of_pascal_in_every_dtype(dtype):
+    line = torch.zeros(1, 1, 1, 65, 1, dtype=dtype)
+    line[..., 32, :] = 1
+    rows = elementary(65, 90, steps=32).to(dtype)(line, trajectory_every=1).trajectory.view(32, 65)
+    for n, row in enumerate(rows, start=1):
+        expected = torch.zeros(65, dtype=dtype)
+        expected[32 - n : 33 + n : 2] = torch.tensor([math.comb(n, k) % 2 for k in range(n + 1)], dtype=dtype)
+        assert torch.equal(row, expected)
+
+
+@pytest.mark.parametrize(("number", "message"), [(256, "number is 256; it must be at most 255"), (-1, "number is -1")])
+def test_a_number_of_no_elementary_automaton_is_named(number, message):
+    with pytest.raises(ValueError, match=f"elementary: {message}"):
+        elementary(8, number)
+
+
+def test_an_absorbing_line_would_have_fractions():
+    with pytest.raises(ValueError, match="elementary: boundary is 'absorbing'; valid: 'walls'"):
+        elementary(8, 30, "absorbing")
 
 
 # --- heat --------------------------------------------------------------------------------------------------------

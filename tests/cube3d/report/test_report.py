@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 import torch
@@ -20,6 +18,7 @@ from cube3d.report.page import _teachers
 from cube3d.report.samples import samples
 from cube3d.report.tables import teacher_table
 from cube3d.report.write import FORMATS
+from tests.browser import browse, needs_chromium
 from tests.cube3d.conftest import CUBE, DIM
 
 PICTURES = 5
@@ -200,8 +199,6 @@ def test_several_teachers_have_their_weights_and_agreement_drawn(monkeypatch):
 # In a browser
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 PROBE = """
 <script>
 addEventListener("load", () => {
@@ -223,14 +220,6 @@ addEventListener("load", () => {
 """
 
 
-def browse(path):
-    """The document after it was loaded, and what the browser wrote to its console."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += [f"--user-data-dir={path.parent / 'profile'}", "--enable-logging=stderr", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 def browse_pictures(text, folder):
     """Each picture of a page as the browser drew it."""
     path = folder / "probed.html"
@@ -240,9 +229,6 @@ def browse_pictures(text, folder):
     seen = re.search(r'data-seen="(.*?)"', document)
     assert seen, console
     return json.loads(html.unescape(seen[1]))
-
-
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium (Debian's package is called chromium)")
 
 
 @needs_chromium
