@@ -10,6 +10,7 @@ import torch
 
 from cube_kernels import Alive, BackendError, CubeLayer, Lattice, Rule
 from cube_kernels.call.dispatch import BACKENDS
+from cube_kernels.sharding import Sharding
 from tests.conformance.cases import (
     TOLERANCE,
     Case,
@@ -24,6 +25,8 @@ from tests.conformance.cases import (
     sweep,
 )
 from tests.conformance.properties import assert_same_bits
+from tests.cube_kernels.sharding import cases as shared_lattices
+from tests.cube_kernels.sharding.ranks import on_ranks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 GPU_BACKENDS = [name for name in BACKENDS if name not in ("native", "reference")]
@@ -185,3 +188,21 @@ def test_call_is_what_the_conformance_cases_run():
     inputs = make_inputs(case, torch.float32)
     on_device = call(case, on_gpu(inputs), "reference").state.cpu()
     torch.testing.assert_close(on_device, call(case, inputs, "reference").state, rtol=1e-4, atol=1e-4)
+
+
+def _shared(rank: int, ranks: int, backend: str) -> dict[str, list[str]]:
+    torch.cuda.set_device(rank)
+    found = {}
+    for name, case in shared_lattices.cases().items():
+        sharding = Sharding(case.lattice, {"D": torch.distributed.group.WORLD}, {"D": case.sizes[ranks]})
+        given = case, sharding, backend, torch.float32, 2e-4
+        found[name] = shared_lattices.wrong(*given, bits=False, device="cuda")
+    return found
+
+
+@gpu_backends
+def test_gpus_share_a_lattice(backend):
+    """Two, where there are as many, or one alone, by nccl: every case is the whole."""
+    ranks = min(torch.cuda.device_count(), 2)
+    for rank, found in enumerate(on_ranks(_shared, ranks, ranks, backend, transport="nccl", timeout=300)):
+        assert not any(found.values()), f"rank {rank}: {found}"

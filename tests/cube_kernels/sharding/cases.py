@@ -90,11 +90,11 @@ class Inputs:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def draw(case: Case, dtype: torch.dtype, batch: int = 2) -> Inputs:
+def draw(case: Case, dtype: torch.dtype, device: str = "cpu", batch: int = 2) -> Inputs:
     generator = torch.Generator().manual_seed(0)
 
     def numbers(*shape: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(dtype)
+        return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(device, dtype)
 
     lattice, rule = case.lattice, case.rule
     shapes = bind(lattice, rule).parameter_shapes
@@ -105,7 +105,7 @@ def draw(case: Case, dtype: torch.dtype, batch: int = 2) -> Inputs:
         for name in RuleParameters._fields
     ]
     drive = numbers(1, *lattice.shape, rule.drive).requires_grad_() if rule.drive else None
-    mask = torch.rand(batch, *lattice.shape, generator=generator) < 0.8 if case.masked else None
+    mask = (torch.rand(batch, *lattice.shape, generator=generator) < 0.8).to(device) if case.masked else None
     x, cotangent = numbers(batch, *lattice.state_shape, scale=0.5), numbers(batch, *lattice.state_shape)
     return Inputs(x.requires_grad_(), RuleParameters(*parameters), drive, mask, cotangent)
 
@@ -166,9 +166,17 @@ def error(block: Tensor, truth: Tensor) -> float:
     return float((block.double() - truth.double()).abs().max() / truth.double().abs().max().clamp_min(1e-300))
 
 
-def wrong(case: Case, sharding: Sharding, backend: str, dtype: torch.dtype, tolerance: float, bits: bool) -> list[str]:
+def wrong(
+    case: Case,
+    sharding: Sharding,
+    backend: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    bits: bool,
+    device: str = "cpu",
+) -> list[str]:
     """What of this rank's block is not the whole's; states must have the same bits, or not."""
-    inputs = draw(case, dtype)
+    inputs = draw(case, dtype, device)
     there, here = whole(case, inputs, backend), in_blocks(case, inputs, sharding, backend)
     assert there.keys() == here.keys()
     found = []

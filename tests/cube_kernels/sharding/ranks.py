@@ -15,11 +15,18 @@ import torch.distributed as dist
 
 
 def _run(
-    function: Callable[..., Any], arguments: tuple, rank: int, ranks: int, store: str, timeout: float, answers: Any
+    function: Callable[..., Any],
+    arguments: tuple,
+    rank: int,
+    ranks: int,
+    store: str,
+    timeout: float,
+    transport: str,
+    answers: Any,
 ):
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo",
+        transport,
         init_method=f"file://{store}",
         rank=rank,
         world_size=ranks,
@@ -31,8 +38,15 @@ def _run(
         answers.put((rank, None, traceback.format_exc()))
 
 
-def on_ranks(function: Callable[..., Any], ranks: int, *arguments: Any, timeout: float = 60, silent: int = 0) -> list:
-    """What ``function(rank, *arguments)`` returns on each of so many ranks, which talk by gloo.
+def on_ranks(
+    function: Callable[..., Any],
+    ranks: int,
+    *arguments: Any,
+    timeout: float = 60,
+    silent: int = 0,
+    transport: str = "gloo",
+) -> list:
+    """What ``function(rank, *arguments)`` returns on each of so many ranks.
 
     Args:
         function: of a module, not of another function.
@@ -40,6 +54,7 @@ def on_ranks(function: Callable[..., Any], ranks: int, *arguments: Any, timeout:
         arguments: handed on to each.
         timeout: seconds that a collective waits for its peers.
         silent: how many ranks will die without an answer.
+        transport: by which they talk.
 
     Raises:
         AssertionError: the traceback of the first that failed.
@@ -49,7 +64,11 @@ def on_ranks(function: Callable[..., Any], ranks: int, *arguments: Any, timeout:
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
         processes = [
-            context.Process(target=_run, args=(function, arguments, rank, ranks, store, timeout, answers), daemon=True)
+            context.Process(
+                target=_run,
+                args=(function, arguments, rank, ranks, store, timeout, transport, answers),
+                daemon=True,
+            )
             for rank in range(ranks)
         ]
         for process in processes:
