@@ -12,8 +12,26 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 pytest_plugins = ["tests.conformance.summary"]
 
-COMPILING = {"test_cpp.py", "test_resources.py", "test_cuda.py", "test_triton_driver.py", "test_compiled.py"}
-"""Files of tests that run compilers for minutes."""
+TESTS = Path(__file__).parent / "tests"
+LONGEST = [
+    "test_cpp.py",
+    "test_resources.py",
+    "cube3d/training/test_training.py",
+    "cube3d/test_interruptions.py",
+    "triton/test_interpreted.py",
+    "cube_kernels/test_transforms.py",
+    "cube3d/reader/test_reader_runs.py",
+    "cube3d/export/test_export_reader.py",
+    "cuda/test_conformance.py",
+    "cuda/test_compiled.py",
+    "cube3d/test_runs.py",
+    "cube3d/experiments/test_search.py",
+    "conformance/test_backends.py",
+    "cube3d/evaluation/test_evaluate.py",
+    "cube3d/test_command_line.py",
+    "test_readme.py",
+]
+"""Files of tests that take more than half a minute, the longest first."""
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
@@ -28,5 +46,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         sorted_out[BENCHMARKS in item.path.parents].append(item)
     config.hook.pytest_deselected(items=sorted_out[not chosen])
-    # Those that compile take longest: where there are several processes, the others go on beside them.
-    items[:] = sorted(sorted_out[chosen], key=lambda item: item.path.name not in COMPILING)
+    # A process runs a file at a time: a long one that comes late leaves the other processes without work.
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items[:] = sorted(sorted_out[chosen], key=lambda item: places.get(item.path, len(places)))
