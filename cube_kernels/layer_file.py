@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cube_kernels.automaton import bind
@@ -41,7 +41,12 @@ def write(path: Path, saved: Saved) -> None:
         "steps": str(steps),
         "constants": json.dumps(constants),
     }
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, metadata)
+    content = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, metadata)
+    # Beside its place first, so that no half of a file takes it; by Python, which leaves who may read it to the umask.
+    partial = f"{os.fspath(path)}.partial"
+    with open(partial, "wb") as file:
+        file.write(content)
+    os.replace(partial, path)
 
 
 def read(path: Path) -> Saved:

@@ -1,7 +1,9 @@
 """A saved layer comes back as it was, on any lattice; anything else that a file may hold is one clear error."""
 
 import json
+import os
 import pickle
+import stat
 
 import pytest
 import torch
@@ -189,3 +191,13 @@ def test_metadata_that_describe_no_layer_are_named(field, text, saved):
 def test_tensors_that_are_not_the_rules_are_named(saved):
     with pytest.raises(ValueError, match=r"holds tensors of shapes .*\(3, 3\).*, but its rule has .*filters"):
         CubeLayer.load(saved[1]({"hidden_weight": torch.ones(3, 3)}))
+
+
+def test_who_may_read_a_file_is_for_the_umask_to_say(tmp_path):
+    before = os.umask(0o027)
+    try:
+        CubeLayer(Lattice((2, 2, 2), 3), Rule(hidden=4), 2).save(tmp_path / "layer.safetensors")
+    finally:
+        os.umask(before)
+    (file,) = tmp_path.iterdir()  # and nothing else is left
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
