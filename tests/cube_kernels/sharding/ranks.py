@@ -59,7 +59,9 @@ def on_ranks(
     Raises:
         AssertionError: the traceback of the first that failed.
     """
-    context = multiprocessing.get_context("spawn")
+    # Forked from a process that has imported what takes long, and has no threads yet.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "torch.distributed.fsdp", "cube_kernels.sharding"])
     answers = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
