@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Trains cells to grow into a picture.")
     parser.add_argument("--experiment", choices=["grow", "persist", "regenerate"], default="regenerate")
     parser.add_argument("--picture", type=Path, help="any with transparency; a flower, if none is given")
-    parser.add_argument("--iterations", type=int, default=1600)
+    parser.add_argument("--iterations", type=int, default=1150)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pool", type=int, default=256, help="samples in the pool; the authors take 1024")
     parser.add_argument("--out", type=Path, required=True, help="folder for the rule, the film and the strip")
