@@ -1,4 +1,4 @@
-"""`pytest` runs the tests, `pytest --benchmark` the benchmarks."""
+"""`pytest` runs the tests, `pytest --benchmark` (or `--benchmark-only`) the benchmarks."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    chosen = config.getoption("--benchmark")
+    chosen = config.getoption("--benchmark") or config.getoption("--benchmark-only", False)
     sorted_out = {chosen: list[pytest.Item](), not chosen: list[pytest.Item]()}
     for item in items:
         sorted_out[BENCHMARKS in item.path.parents].append(item)

@@ -6,7 +6,7 @@
 
     pairs = cube3d.read_pairs(["faq.csv"])  # or cube3d.make_pairs([("a question", "its answer"), ...])
     run = cube3d.fit("runs/mine", cube3d.load_settings(None, ["training.epochs=10"]), pairs)
-    evaluation = cube3d.evaluation.evaluate(run)  # the run's model and every baseline on what was held out
+    evaluation = cube3d.evaluate(run)  # the run's model and every baseline on what was held out
     reader = cube3d.Reader(run)  # later: cube3d.Reader("runs/mine")
     print(reader.answer(["how do I undo the last commit?"], count=3))
 

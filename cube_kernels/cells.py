@@ -28,13 +28,13 @@ class Cell(nn.Module):
     """A cell of one's own, ``[B, D, H, W, C] → [B, D, H, W, C]``: a subclass writes :meth:`step` in plain PyTorch, and
     sees its neighborhood by :meth:`perceive`, or in any other way.
 
-    ::
-
-        class Diffusion(Cell):
-            def step(self, x):
-                return x + 0.1 * self.perceive(x, fixed_filters(("laplacian",), self.lattice))
-
-        Diffusion(Lattice((1, 64, 64), 3))(x, steps=100)
+    >>> import torch
+    >>> from cube_kernels import Lattice, fixed_filters
+    >>> class Diffusion(Cell):
+    ...     def step(self, x):
+    ...         return x + 0.1 * self.perceive(x, fixed_filters(("laplacian",), self.lattice))
+    >>> Diffusion(Lattice((1, 64, 64), 3))(torch.randn(2, 1, 64, 64, 3), steps=10).shape
+    torch.Size([2, 1, 64, 64, 3])
 
     Args:
         lattice: size, channels, neighborhood and boundary.

@@ -35,6 +35,11 @@ class EmbeddingCube(nn.Module):
     The readout starts at zero, so that an untrained cube is the identity; and the correction scales with the
     embedding, so that the cube commutes with multiplying its input by a positive number.
 
+    >>> cube = EmbeddingCube(384, Lattice((4, 4, 4), channels=16), Rule(hidden=32), steps=4)
+    >>> vectors = torch.randn(5, 384)
+    >>> torch.equal(cube(vectors), vectors)
+    True
+
     Args:
         dim: width of the embedding; a multiple of the number of cells of either region, unless the lift is dense.
         lattice: where it is placed, ``f`` dimensions a cell.

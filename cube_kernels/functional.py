@@ -31,6 +31,12 @@ def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None = None, *, back
     boundary map and the offsets are ``lattice.offsets``. Without: the states at ``lattice.neighbors``, in that
     order. Fixed banks: :func:`cube_kernels.fixed_filters`.
 
+    >>> from cube_kernels import fixed_filters
+    >>> line = Lattice((1, 1, 5), channels=1, neighborhood="line")
+    >>> bump = torch.tensor([0.0, 0, 1, 0, 0]).view(1, 1, 1, 5, 1)
+    >>> perceive(bump, line, fixed_filters(("laplacian",), line)).flatten().tolist()
+    [0.0, 1.0, -2.0, 1.0, 0.0]
+
     Args:
         x: states ``[B, D, H, W, C]``, of a floating-point dtype; half-width ones are summed in float32.
         lattice: what ``x`` lives on.

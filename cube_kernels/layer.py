@@ -30,6 +30,12 @@ class CubeLayer(nn.Module):
     ``N(0, 0.02²)`` for the residual and gated updates and ``N(0, 1/hidden)`` for the others, gates at σ(-2), time
     constants at 1.
 
+    >>> layer = CubeLayer(Lattice((4, 4, 4), channels=8), Rule(hidden=32), steps=6)
+    >>> layer(torch.randn(2, 4, 4, 4, 8)).shape
+    torch.Size([2, 4, 4, 4, 8])
+    >>> layer(torch.randn(2, 4, 4, 4, 8), steps=3, trajectory_every=1).trajectory.shape
+    torch.Size([3, 2, 4, 4, 4, 8])
+
     Args:
         lattice: size, channels, neighborhood and boundary.
         rule: what each cell computes.

@@ -79,10 +79,10 @@ class TokenReading(nn.Module):
     zero, so that its output is the bias of ``to_output``; its gradients are zero. Sums over tokens are taken in
     float32 at least.
 
-    ::
-
-        bag = TokenReading(300)
-        bag(tokens, mask, log_weight=idf.log())      # [B, 300], each text's weighted mean
+    >>> bag = TokenReading(300)
+    >>> tokens, mask, weights = torch.randn(3, 10, 300), torch.ones(3, 10, dtype=torch.bool), torch.rand(3, 10)
+    >>> bag(tokens, mask, log_weight=weights.log()).shape  # each text's weighted mean
+    torch.Size([3, 300])
 
     Args:
         dim: width of a token vector.
@@ -250,10 +250,9 @@ class TokenLattice(nn.Module):
     lengths up to it. A plain call takes texts of any length, and so does ``torch.compile`` without ``fullgraph``, which
     turns to plain calls for longer ones.
 
-    ::
-
-        context = TokenLattice(Lattice((2, 2, 64), 8), Rule(hidden=32), steps=4)
-        context(torch.randn(3, 10, context.entering), torch.ones(3, 10, dtype=torch.bool))     # [3, 10, 32]
+    >>> context = TokenLattice(Lattice((2, 2, 64), 8), Rule(hidden=32), steps=4)
+    >>> context(torch.randn(3, 10, context.entering), torch.ones(3, 10, dtype=torch.bool)).shape
+    torch.Size([3, 10, 32])
 
     Args:
         lattice: ``(d, h, W)`` cells, ``C`` channels, neighborhood and boundary; its W is the longest text that a
@@ -360,10 +359,9 @@ class TokenLattice(nn.Module):
 class TokenCube(TokenReading):
     """``[B, L, dim] → [B, out]``: a :class:`TokenReading` whose context is a :class:`TokenLattice`.
 
-    ::
-
-        cube = TokenCube(300, Lattice((2, 2, 64), 8), Rule(hidden=32), steps=4)
-        cube(torch.randn(3, 10, 300), torch.ones(3, 10, dtype=torch.bool))     # [3, 300]
+    >>> cube = TokenCube(300, Lattice((2, 2, 64), 8), Rule(hidden=32), steps=4)
+    >>> cube(torch.randn(3, 10, 300), torch.ones(3, 10, dtype=torch.bool)).shape
+    torch.Size([3, 300])
 
     Args:
         dim, out: see :class:`TokenReading`.

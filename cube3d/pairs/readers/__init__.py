@@ -80,9 +80,9 @@ def make_pairs(records: Iterable[tuple[str, str] | Mapping[str, object]], contex
     Raises:
         UserError: no record, or one that is no pair; the message has its place, ``pairs[7]``.
 
-    Example::
-
-        pairs = make_pairs([("What is a lattice?", "A grid of cells."), {"question": ..., "answer": ..., "group": ...}])
+    >>> told = {"question": "What is a cell?", "answer": "One place of a lattice.", "group": "cells"}
+    >>> [pair.question for pair in make_pairs([("What is a lattice?", "A grid of cells."), told])]
+    ['What is a lattice?', 'What is a cell?']
     """
     pairs = []
     for i, record in enumerate(records):
