@@ -52,8 +52,8 @@ run = cube3d.fit(folder / "two", settings, pairs)
 # %% [markdown]
 # ## What each teacher is worth
 #
-# Weights go by how likely each teacher makes the true training answers. Decoders are whitened; without that their vectors
-# say little.
+# Weights go by how likely each teacher makes the true training answers. Decoders are whitened; without that their
+# vectors say little.
 
 # %%
 for member, weight in zip(run.ensemble.members, run.ensemble.fusion.weights.tolist(), strict=True):
