@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[nn.Module, float, floa
             loss.backward()
             optimizer.step()
     after = held_out_loss(model)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), options.out)
     print(f"held-out loss: {before:.4f} before, {after:.4f} after; saved to {options.out}")
     return model, before, after
