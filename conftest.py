@@ -1,5 +1,6 @@
 """`pytest` runs the tests, `pytest --benchmark` (or `--benchmark-only`) the benchmarks."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -49,3 +50,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # A process runs a file at a time: a long one that comes late leaves the other processes without work.
     places = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items[:] = sorted(sorted_out[chosen], key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Thousands of tests and all that they import stay to the end: no collection of garbage goes through them again,
+    and each training asks for one."""
+    gc.freeze()
+    session.config.add_cleanup(gc.unfreeze)
