@@ -44,7 +44,8 @@ def measured() -> dict[str, Callable[[], object]]:
     gradient, gradients = torch.empty_like(x), [None if w is None else torch.empty_like(w) for w in weights]
 
     def kernel_backward() -> None:
-        plan.backward("auto", schedule, x, weights, None, None, x, None, cotangent, None, gradient, gradients, None)
+        given = x, None, cotangent, None
+        plan.backward("float32", "auto", schedule, x, weights, None, None, *given, gradient, gradients, None)
 
     def forward(parameters: RuleParameters) -> torch.Tensor:
         return rollout(x, parameters, LATTICE, RULE, steps=1, backend="native")

@@ -54,18 +54,9 @@ def block_of(layer: ShardedCubeLayer, device: torch.device) -> tuple[Tensor, Ten
     return seed, ((d.square() + h.square() + w.square()) < 0.2).float()[None]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=96, help="cells along each axis")
-    parser.add_argument("--channels", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=16, help="steps of a rollout")
-    parser.add_argument("--every", type=int, default=1, help="steps from one exchange to the next")
-    parser.add_argument("--axes", nargs="+", default=["D"], choices=["D", "H", "W"], help="which axes are cut")
-    parser.add_argument("--iterations", type=int, default=20)
-    options = parser.parse_args()
-
+def train(options: argparse.Namespace) -> None:
+    """Prints the loss of the whole lattice as it falls."""
     on_gpu = torch.cuda.is_available()
-    dist.init_process_group("nccl" if on_gpu else "gloo")
     if on_gpu:
         torch.cuda.set_device(dist.get_rank() % torch.cuda.device_count())
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
@@ -90,6 +81,20 @@ def main() -> None:
         dist.all_reduce(whole)
         if dist.get_rank() == 0 and iteration % max(1, options.iterations // 10) == 0:
             print(f"{iteration:4d}  loss {whole.item():.4f}  {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=96, help="cells along each axis")
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=16, help="steps of a rollout")
+    parser.add_argument("--every", type=int, default=1, help="steps from one exchange to the next")
+    parser.add_argument("--axes", nargs="+", default=["D"], choices=["D", "H", "W"], help="which axes are cut")
+    parser.add_argument("--iterations", type=int, default=20)
+    options = parser.parse_args()
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    train(options)
+    dist.barrier()  # none leaves while another still talks to it
     dist.destroy_process_group()
 
 

@@ -277,6 +277,7 @@ def targets() -> list[Target]:
     options = {
         "steps": STEPS, "drive": drive, "write_mask": mask, "seed": CASE.seed, "checkpoint_every": None,
         "trajectory_every": CASE.trajectory_every, "tolerance": CASE.tolerance, "backend": "native",
+        "first_step": 0, "first_sample": 0,
     }  # fmt: skip
     bank = torch.randn(2, len(LATTICE.offsets), 4, generator=generator)
     percepts = torch.randn(3, *LATTICE.shape, 8, generator=generator)

@@ -172,8 +172,8 @@ MUTATIONS = [
     Mutation(
         "sample and step exchanged in the fire mask's counter",
         "step.py",
-        "none + numbers.step, at.sample.to(tl.int32), none)",
-        "at.sample.to(tl.int32), none + numbers.step, none)",
+        "at.cell // 4, step, sample.to(tl.int32), none)",
+        "at.cell // 4, sample.to(tl.int32), step, none)",
         ("", VALUES, VALUES),
     ),
 ]

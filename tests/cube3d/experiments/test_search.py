@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-import torch
 import yaml
 
 from cube3d import run as runs
@@ -21,13 +20,10 @@ from cube3d.cli import main
 from cube3d.config import Settings, dump_settings, load_settings
 from cube3d.errors import StorageError, UserError
 from cube3d.evaluation.evaluate import load_evaluations, summarize
-from cube3d.experiments import search as searches
-from cube3d.experiments import storage as storages
 from cube3d.experiments.space import Choices, grid, parse_space, samples
 from cube3d.experiments.variants import measured, require_reached
 from cube3d.files import locked, save_text
 from cube3d.metrics import per_question
-from tests.cube3d.forked import Forked
 
 optuna = pytest.importorskip("optuna", reason="optuna, which searches, is not installed")
 
@@ -245,25 +241,31 @@ def storage(request, tmp_path):
     return f"sqlite:///{tmp_path}/shared.sqlite" if request.param == "sqlite" else f"{tmp_path}/shared.journal"
 
 
-def work(log, last, arguments):
-    """Trains in no time, is killed as its n-th training begins, and notes each training that ended."""
-    begun = []
-
-    def train(run, progress=True):
-        begun.append(run)
-        if len(begun) == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        runs._write_inputs(run, runs.fit_teachers(run))
-        model = runs.new_cube(run.settings, run.parts.dim)
-        torch.nn.init.normal_(model.mapping.readout, std=run.settings.training.learning_rate)
-        model.save(run.model_folder)
-        with log.open("a") as file:
-            print(run.settings.training.learning_rate, run.settings.cube.steps, file=file)
-
-    storages.HEARTBEAT, searches.POLL = 5, 0.2
-    runs.train = train
-    searches.tested = lambda trained, say: {"runs": len(trained)}
-    return main(arguments)
+# Trains in no time, is killed as its n-th training begins, and notes each training that ended.
+WORKER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from cube3d import run as runs
+from cube3d.cli import main
+from cube3d.experiments import search, storage
+storage.HEARTBEAT, search.POLL = 5, 0.2
+log, last = Path(sys.argv[1]), int(sys.argv[2])
+begun = []
+def train(run, progress=True):
+    begun.append(run)
+    if len(begun) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    runs._write_inputs(run, runs.fit_teachers(run))
+    model = runs.new_cube(run.settings, run.parts.dim)
+    torch.nn.init.normal_(model.mapping.readout, std=run.settings.training.learning_rate)
+    model.save(run.model_folder)
+    with log.open("a") as file:
+        print(run.settings.training.learning_rate, run.settings.cube.steps, file=file)
+runs.train = train
+search.tested = lambda trained, say: {"runs": len(trained)}
+sys.exit(main(sys.argv[3:]))
+"""
 
 
 def test_workers_share_a_search_and_a_killed_one_s_point_is_done_by_another(storage, base_file, tmp_path):
@@ -271,20 +273,38 @@ def test_workers_share_a_search_and_a_killed_one_s_point_is_done_by_another(stor
     space = {"training.learning_rate": [0.1, 0.2, 0.3], "cube.steps": [1, 2]}
     plan, log = write_plan(tmp_path, space=space, seeds=[0]), tmp_path / "log"
 
-    def worker(name, last=0, begins=("--plan", str(plan), "--config", str(base_file))):
-        return Forked(work, log, last, ["search", *begins, "--out", str(tmp_path / name), "--storage", storage])
+    def worker(name, last, *options):
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-c", WORKER, str(log), str(last), "search", "--plan", str(plan)),
+                *("--config", str(base_file), "--out", str(tmp_path / name), "--storage", storage, *options),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
-    killed = worker("killed", last=2).end()
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = worker("killed", 2)
+    _, told = killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL, told
     if storage.endswith(".journal"):
-        assert "--resume --alone takes over what they had" in worker("a").end().stderr
+        others = [worker("a", 0)]
+        _, told = others[0].communicate(timeout=300)
+        assert "--resume --alone takes over what they had" in told
         shutil.rmtree(tmp_path / "a" / "runs" / "unwritten", ignore_errors=True)
-        finished = {"a": worker("a", begins=["--resume", "--alone"])}
+        last = subprocess.run(
+            [
+                *(sys.executable, "-c", WORKER, str(log), "0", "search", "--resume", "--alone"),
+                *("--out", str(tmp_path / "a"), "--storage", storage),
+            ]
+        )
+        assert last.returncode == 0
+        finished = ["a"]
     else:
-        finished = {name: worker(name) for name in "ab"}
-    for process in finished.values():
-        ended = process.end()
-        assert ended.returncode == 0, ended.stderr
+        others = [worker(name, 0) for name in "ab"]
+        for other in others:
+            _, told = other.communicate(timeout=300)
+            assert other.returncode == 0, told
+        finished = ["a", "b"]
     points = sorted(log.read_text().splitlines())
     assert points == sorted(f"{rate} {steps}" for rate in (0.1, 0.2, 0.3) for steps in (1, 2))
     for name in finished:

@@ -45,6 +45,7 @@ def on_ranks(
     timeout: float = 60,
     silent: int = 0,
     transport: str = "gloo",
+    start: str = "forkserver",
 ) -> list:
     """What ``function(rank, *arguments)`` returns on each of so many ranks.
 
@@ -55,12 +56,13 @@ def on_ranks(
         timeout: seconds that a collective waits for its peers.
         silent: how many ranks will die without an answer.
         transport: by which they talk.
+        start: how their processes begin: forked from one that has imported what takes long and has no threads yet, or
+            anew, by ``"spawn"``.
 
     Raises:
         AssertionError: the traceback of the first that failed.
     """
-    # Forked from a process that has imported what takes long, and has no threads yet.
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context(start)
     context.set_forkserver_preload(["pytest", "torch.distributed.fsdp", "cube_kernels.sharding"])
     answers = context.Queue()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,6 @@
 """What ranks that share a lattice compute together is what one process computes alone."""
 
 import functools
-import os
 
 import pytest
 import torch
@@ -78,7 +77,6 @@ def test_gradients_of_half_width_states_are_rounded_once():
 
 
 def _interpreted(rank: int) -> list[str]:
-    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
     lattice = Lattice((5, 2, 3), 2, boundary="periodic")
     rule = Rule(hidden=4, fire_rate=0.5, alive=Alive(0, 0.2))
     case = Case(lattice, rule, 2, {2: (2, 3)}, {"seed": 3, "steps": 3, "first_step": 7}, masked=True)
@@ -86,7 +84,8 @@ def _interpreted(rank: int) -> list[str]:
     return wrong(case, sharding, "triton", torch.float32, DTYPES[torch.float32], bits=False)
 
 
-def test_slabs_on_triton_are_the_whole():
+def test_slabs_on_triton_are_the_whole(monkeypatch):
     """Its kernels read where they are in the whole as the others do; here they are interpreted, which takes long: one
     small case."""
-    assert on_ranks(_interpreted, 2, timeout=300) == [[], []]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert on_ranks(_interpreted, 2, timeout=300, start="spawn") == [[], []]
