@@ -104,7 +104,10 @@ class Value:
             ValueError: the text of nothing, or of something that cannot be.
         """
         try:
-            return cls(**cls._read(json.loads(key)))
+            named = json.loads(key)
+            if not isinstance(named, dict):
+                raise ValueError("it names no fields")
+            return cls(**cls._read(named))
         except (KeyError, TypeError, ValueError) as wrong:
             raise ValueError(f"{cls.__name__}: {key!r} is not the text of one: {wrong}") from wrong
 
