@@ -23,6 +23,8 @@ def _all_cases(rank: int, ranks: int) -> dict[tuple[str, str, str], list[str]]:
             for dtype, tolerance in DTYPES.items():
                 if backend == "reference" and dtype is not torch.float64:
                     continue  # its sums depend on how many cells there are
+                if ranks != 2 and (backend, dtype) != ("native", torch.float64):
+                    continue  # how many there are is no matter of dtypes
                 found[name, backend, str(dtype)] = wrong(case, sharding, backend, dtype, tolerance, backend == "native")
     return found
 
@@ -38,7 +40,7 @@ def test_slabs_are_the_whole(name, ranks):
     """States bit for bit, gradients to rounding, in every case and dtype."""
     for rank, found in enumerate(_found(ranks)):
         checked = {which: errors for which, errors in found.items() if which[0] == name}
-        assert len(checked) == 4
+        assert len(checked) == (4 if ranks == 2 else 1)
         assert not any(checked.values()), f"rank {rank}: {checked}"
 
 
