@@ -141,7 +141,7 @@ def test_an_interrupt_that_a_library_takes_for_its_own_failure_is_one(monkeypatc
         except KeyboardInterrupt as error:
             raise ModuleNotFoundError("Could not import module 'PreTrainedModel'") from error
 
-    monkeypatch.setattr("cube3d.run.load", load)
+    monkeypatch.setattr("cube3d.answering.answer.load", load)
     assert main(["ask", "runs/mine", "what?"]) == 130
     assert capsys.readouterr().err == "cube3d: interrupted\n"
 
