@@ -21,6 +21,11 @@ def autocasts(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
+def wide_dtype(tensor: Tensor) -> torch.dtype:
+    """Its dtype, or float32 where that is narrower: the square of 300 is no float16."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
 def wide(tensor: Tensor) -> Tensor:
-    """In float32 at least: the square of 300 is no float16."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    """In float32 at least."""
+    return tensor.to(wide_dtype(tensor))

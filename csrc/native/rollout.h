@@ -96,7 +96,7 @@ void rollout_forward(const Plan& plan, const ForwardCall& call) {
   const bool can_die = plan.alive_channel >= 0, can_stop = schedule.tolerance >= 0;
   const List<Scratch<T>> scratch(split.crews * split.members, plan, layout, false);
   // The last step writes where the caller wants its state, if that is laid out as ours are.
-  const bool direct = task.lies_like_the_caller;
+  const bool direct = lies_like<T>(schedule.storage, plan, layout);
   const List<CellRows<T>> states(split.crews, direct && schedule.steps == 1 ? 1 : 2, plan.cells, layout.stride);
   const List<Buffer<T>> drives(split.crews, plan.cells * plan.drive);
   const List<Buffer<uint8_t>> lives(split.crews, can_die ? plan.cells : 0);
@@ -197,7 +197,7 @@ void rollout_backward(const Plan& plan, const BackwardCall& call) {
   const List<Buffer<uint8_t>> lives(split.crews, can_die ? segment * plan.cells : 0);
   const List<KeptRows<T>> kept_rows(split.crews, plan, layout, larger(segment - unreplayed, 0));
   // The first step back reads the caller's gradient, the last one writes it, where it is laid out as ours are.
-  const bool alike = storage_bytes(call.gradient_storage) == sizeof(T) && layout.stride == plan.channels;
+  const bool alike = lies_like<T>(call.gradient_storage, plan, layout);
   const bool reads = alike && call.trajectory_gradient == nullptr;
   const int64_t between = reads ? smaller(2, larger(schedule.steps - 1, 0)) : 2;
   const List<CellRows<T>> state_gradients(split.crews, between, plan.cells, layout.stride);

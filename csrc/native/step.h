@@ -15,6 +15,12 @@ bool multiplies_bf16(const Schedule& schedule) {
          schedule.bf16_products;
 }
 
+// Whether states here have the numbers and the strides of the caller's in this storage.
+template <class T>
+bool lies_like(Storage storage, const Plan& plan, const Layout<T>& layout) {
+  return storage_bytes(storage) == static_cast<int64_t>(sizeof(T)) && layout.stride == plan.channels;
+}
+
 // Everything about a call that its threads share and do not write.
 template <class T>
 struct Task {
@@ -27,7 +33,6 @@ struct Task {
   // A new state is what the update gives: no clamp, fading, rounding or immutable channel, nor padding, which must
   // stay zero where the channels are infinite or NaN.
   bool plain;
-  bool lies_like_the_caller;  // states here have the numbers and the strides of the caller's
 
   Task(const Plan& plan, const Layout<T>& layout, const PackedWeights<T>& weights, const Schedule& schedule)
       : plan(plan),
@@ -36,8 +41,7 @@ struct Task {
         storage(schedule.storage),
         half(storage_bytes(storage) < static_cast<int64_t>(sizeof(T))),
         bf16(multiplies_bf16<T>(schedule)),
-        plain(!plan.clamps && plan.retention == nullptr && !half && layout.stride == plan.channels),
-        lies_like_the_caller(!half && layout.stride == plan.channels) {
+        plain(!plan.clamps && plan.retention == nullptr && lies_like<T>(storage, plan, layout)) {
     for (int64_t c = 0; c < plan.channels; ++c) plain = plain && plan.mutable_channels[c];
   }
 };

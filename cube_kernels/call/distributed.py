@@ -5,6 +5,7 @@ itself stays whole.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Size, Tensor
@@ -16,13 +17,23 @@ from cube_kernels.torch_internals import first_index
 from cube_kernels.update_rule import Rule, RuleParameters
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor.placement_types import Placement
 
 
 def is_distributed(tensor: Tensor) -> bool:
     """Whether it is a DTensor; nobody has one who has not imported the module."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
+
+
+def assembled(local: Tensor, mesh: DeviceMesh, placements: Sequence[Placement], shape: Size) -> Tensor:
+    """The contiguous DTensor of this shape of which each process has a part."""
+    from torch.distributed.tensor import DTensor
+
+    stride = local.new_empty(shape, device="meta").stride()
+    return DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
 def perceive(x: DTensor, lattice: Lattice, filters: Tensor | None, backend: str) -> Tensor:
@@ -101,11 +112,8 @@ class _Samples:
 
     def gather(self, local: Tensor, dim: int) -> Tensor:
         """A result whose dimension counts samples, of the whole batch."""
-        from torch.distributed.tensor import DTensor
-
         shape = Size((*local.shape[:dim], self._batch, *local.shape[dim + 1 :]))
-        stride = local.new_empty(shape, device="meta").stride()
-        return DTensor.from_local(local, self._mesh, self._shards[dim], run_check=False, shape=shape, stride=stride)
+        return assembled(local, self._mesh, self._shards[dim], shape)
 
     def _check(self, tensor: Any, name: str, placements: Any) -> None:
         if not is_distributed(tensor):

@@ -20,7 +20,7 @@ from cube_kernels.update_rule import Rule, RuleParameters
 
 def perceive(x: Tensor, lattice: Lattice, filters: Tensor | None, backend: str) -> Tensor:
     """See :func:`cube_kernels.perceive`."""
-    narrow = autocast_dtype(x) if autocasting() else None
+    narrow = _autocast_dtype(x) if autocasting() else None
     if narrow is not None:
         x, filters = x.to(narrow), None if filters is None else filters.to(narrow)
     kind = door.look_at_perception(PERCEIVE.name, lattice, x, filters)
@@ -44,10 +44,8 @@ def rollout(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule,
     automaton = bind(lattice, rule)
     schedule = options.schedule(rule)
     drive, write_mask = options.drive, options.write_mask
-    narrow = autocast_dtype(x) if autocasting() else None
-    if narrow is not None:
-        x, drive, *rest = (None if t is None else t.to(narrow) for t in (x, drive, *parameters))  # type: ignore[assignment]
-        parameters = RuleParameters(*rest)
+    if autocasting():
+        x, parameters, drive = autocast(x, parameters, drive)
     kind = door.look((x, *parameters, drive, write_mask), automaton.given_shapes)
     if not kind:
         door.check_given(x, parameters, automaton, drive, write_mask)
@@ -61,7 +59,18 @@ def rollout(x: Tensor, parameters: RuleParameters, lattice: Lattice, rule: Rule,
     return result[:3]
 
 
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
+def autocast(
+    x: Tensor, parameters: RuleParameters, drive: Tensor | None
+) -> tuple[Tensor, RuleParameters, Tensor | None]:
+    """A rollout's tensors as autocast takes them."""
+    narrow = _autocast_dtype(x)
+    if narrow is None:
+        return x, parameters, drive
+    cast = RuleParameters(*(None if p is None else p.to(narrow) for p in parameters))
+    return x.to(narrow), cast, None if drive is None else drive.to(narrow)
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Under autocast, the dtype that a call's tensors are cast to, unless they are float64: a rule is matrix
     products."""
     device = x.device.type

@@ -32,7 +32,8 @@ class Cut:
         self.axis = AXES.index(check_choice("Sharding", "axis", name, AXES))
         self.group: dist.ProcessGroup = ranks if isinstance(ranks, dist.ProcessGroup) else _group(name, ranks)
         count = dist.get_world_size(self.group)
-        if dist.get_rank(self.group) < 0:
+        rank = dist.get_rank(self.group)
+        if rank < 0:
             raise ValueError(f"Sharding: rank {dist.get_rank()} is none of those that share axis {name}")
         self.sizes = (
             even_sizes(size, count)
@@ -43,8 +44,7 @@ class Cut:
             raise ValueError(
                 f"Sharding: sizes[{name!r}] is {self.sizes}; it takes {count} sizes, one a rank, that add up to {size}"
             )
-        self.rank = dist.get_rank(self.group)
-        self.first, self.count = sum(self.sizes[: self.rank]), self.sizes[self.rank]
+        self.first, self.count = sum(self.sizes[:rank]), self.sizes[rank]
 
 
 def _group(name: str, mesh: DeviceMesh) -> dist.ProcessGroup:

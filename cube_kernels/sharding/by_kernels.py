@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from cube_kernels.automaton import Automaton, StepWeights
 from cube_kernels.backends.contract import Call, Gradients, Kernels, Outputs, Schedule
 from cube_kernels.call import door
+from cube_kernels.precision import wide_dtype
 from cube_kernels.sharding.course import Course
 
 
@@ -100,14 +101,14 @@ class _Backward:
     def __init__(self, job: Job, tensors: _Tensors, kept: list[Tensor], ran: list[Tensor]) -> None:
         self._job, self._tensors, self._kept, self._ran = job, tensors, kept, ran
         self._sums = [
-            None if t is None else torch.zeros_like(t, dtype=_wide(t)) for t in (*tensors.weights, tensors.drive)
+            None if t is None else torch.zeros_like(t, dtype=wide_dtype(t)) for t in (*tensors.weights, tensors.drive)
         ]
 
     def run(self, state: Tensor | None, trajectory: list[Tensor | None]) -> Gradients:
         """From the gradients of the last state and of the trajectory's; None is zero."""
         course, block = self._job.course, self._job.course.block
         given = next(g for g in (state, *trajectory) if g is not None)
-        gradient = block.widen((torch.zeros_like(given) if state is None else state).to(_wide(given)))
+        gradient = block.widen((torch.zeros_like(given) if state is None else state).to(wide_dtype(given)))
         for ends in reversed(course.segments):
             if course.shows(ends[-1]):
                 shown = trajectory.pop()
@@ -174,7 +175,3 @@ def _forward(job: Job, tensors: _Tensors, wide: Tensor, start: int, end: int, ke
 def _each(samples: Tensor) -> Tensor:
     """``[B]`` to go with states."""
     return samples[:, None, None, None, None]
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)

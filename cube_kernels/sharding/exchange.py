@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cube_kernels.precision import wide
 from cube_kernels.sharding.cuts import Planes, slab
 from cube_kernels.torch_internals import all_reduce, all_to_all, default_store, timeout_of
 
@@ -68,12 +69,12 @@ class Exchange:
     """
 
     def __init__(self, group: dist.ProcessGroup, axis: int, sizes: tuple[int, ...], halo: int, periodic: bool) -> None:
-        self.group, self.axis, self.sizes = group, axis, sizes
-        self.rank, self.idle = dist.get_rank(group), halo == 0
+        self.group, self.axis, self.idle = group, axis, halo == 0
+        here = dist.get_rank(group)
         slabs = [slab(sizes, rank, halo, periodic) for rank in range(len(sizes))]
-        self.slab = slabs[self.rank]
+        self.slab = slabs[here]
         lent = [planes for each in slabs for planes in each.borrowed]
-        self.lent = [[p for p in lent if p.owner == self.rank and p.borrower == rank] for rank in range(len(sizes))]
+        self.lent = [[p for p in lent if p.owner == here and p.borrower == rank] for rank in range(len(sizes))]
         self.borrowed = [[p for p in self.slab.borrowed if p.owner == rank] for rank in range(len(sizes))]
 
     @property
@@ -167,7 +168,7 @@ class _Shared(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, groups: list[dist.ProcessGroup], *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.groups, ctx.likes = groups, [(t.shape, t.dtype) for t in tensors]
-        return tuple(t.to(torch.promote_types(t.dtype, torch.float32)).view_as(t) for t in tensors)
+        return tuple(wide(t).view_as(t) for t in tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Size, Tensor, nn
 
 from cube_kernels.automaton import bind
-from cube_kernels.call.distributed import is_distributed
+from cube_kernels.call.distributed import assembled, is_distributed
 from cube_kernels.call.options import Rollout
 from cube_kernels.layer import CubeLayer
 from cube_kernels.sharding.blocks import AXES, Sharding
@@ -137,12 +137,10 @@ class _Spread:
 
     def whole(self, block: Tensor, dim: int) -> Tensor:
         """A result whose dimension ``dim`` counts samples, as a DTensor."""
-        from torch.distributed.tensor import DTensor, Shard
+        from torch.distributed.tensor import Shard
 
         placements = [Shard(p.dim + dim) if p.is_shard() else p for p in self._placements]
-        shape = Size((*block.shape[:dim], *self._shape))
-        stride = block.new_empty(shape, device="meta").stride()
-        return DTensor.from_local(block, self._mesh, placements, run_check=False, shape=shape, stride=stride)
+        return assembled(block, self._mesh, placements, Size((*block.shape[:dim], *self._shape)))
 
 
 def _named(ranks: Mapping[int, list[int]]) -> dict[str, list[int]]:

@@ -20,7 +20,7 @@ from cube_kernels.backends.contract import Kernels
 from cube_kernels.call import door
 from cube_kernels.call.dispatch import KERNELS, choose
 from cube_kernels.call.options import Options, Rollout
-from cube_kernels.call.whole import autocast_dtype
+from cube_kernels.call.whole import autocast
 from cube_kernels.sharding import by_autograd, by_kernels
 from cube_kernels.sharding.agreement import agree
 from cube_kernels.sharding.blocks import Sharding
@@ -48,8 +48,15 @@ def perceive(x: Tensor, sharding: Sharding, filters: Tensor | None = None, *, ba
         DisagreementError, PeerError: ranks that call differently, or do not answer.
     """
     check_block(x, "x", sharding, (sharding.lattice.channels,), "perceive")
-    said = {"lattice": sharding.lattice, "filters": _shared_by_all(filters), "x": _of_each(x), "backend": backend}
-    agree(said | {"operation": "perceive"} | _mode(), sharding.groups, x.device)
+    said = {
+        "operation": "perceive",
+        "lattice": sharding.lattice,
+        "filters": _shared_by_all(filters),
+        "x": _of_each(x),
+        "backend": backend,
+        "gradients": torch.is_grad_enabled(),
+    }
+    agree(said, sharding.groups, x.device)
     if filters is not None and _trained(filters):
         (filters,) = (f.to(x.dtype) for f in shared([filters], sharding.groups))
     block = sharding.widened(1, 1)
@@ -127,11 +134,12 @@ def rollout(
         "drive": _of_each(drive),
         "write_mask": _of_each(write_mask),
         "parameters": {name: _shared_by_all(p) for name, p in parameters._asdict().items()},
+        "gradients": torch.is_grad_enabled(),
     }
-    agree(said | _mode(), sharding.groups, x.device)
+    agree(said, sharding.groups, x.device)
 
     if autocasting():
-        x, parameters, drive = _autocast(x, parameters, drive)
+        x, parameters, drive = autocast(x, parameters, drive)
     chunk = 1 if tolerance is not None else every
     block = sharding.widened(chunk, rings)
     course = Course(block, rule, options, chunk, schedule.checkpoint_every, sharding.groups)
@@ -180,17 +188,6 @@ def _job(
     return by_kernels.Job(course, KERNELS[chosen.name], automaton)
 
 
-def _autocast(
-    x: Tensor, parameters: RuleParameters, drive: Tensor | None
-) -> tuple[Tensor, RuleParameters, Tensor | None]:
-    """As :func:`cube_kernels.rollout` does under autocast."""
-    narrow = autocast_dtype(x)
-    if narrow is None:
-        return x, parameters, drive
-    cast = (None if p is None else p.to(narrow) for p in parameters)
-    return x.to(narrow), RuleParameters(*cast), None if drive is None else drive.to(narrow)
-
-
 def _entered(parameters: RuleParameters, groups: list[dist.ProcessGroup]) -> RuleParameters:
     """The parameters; those that are trained as one that all ranks share."""
     trained = [p for p in parameters if p is not None and _trained(p)]
@@ -200,10 +197,6 @@ def _entered(parameters: RuleParameters, groups: list[dist.ProcessGroup]) -> Rul
 
 def _trained(tensor: Tensor) -> bool:
     return torch.is_grad_enabled() and tensor.requires_grad
-
-
-def _mode() -> dict[str, Any]:
-    return {"gradients": torch.is_grad_enabled()}
 
 
 def _shared_by_all(tensor: Tensor | None) -> Any:
@@ -221,8 +214,7 @@ def _of_each(tensor: Tensor | None) -> Any:
 def check_block(tensor: Tensor, name: str, sharding: Sharding, channels: tuple[int, ...], owner: str) -> None:
     """Raises unless it is ``[B, d, h, w, *channels]`` of this rank's block."""
     shape = (*sharding.block_shape, *channels)
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{owner}: {name} is {tensor!r}; it takes a tensor")
+    door.check_tensor(tensor, name, owner)
     if tensor.dim() != 1 + len(shape) or tensor.shape[1:] != shape:
         wanted = ", ".join(map(str, ("B", *shape)))
         raise ValueError(
